@@ -1,0 +1,1 @@
+//! The supervisor: takes a guest's notified calls and answers them from its view.

@@ -1,0 +1,1 @@
+//! What a module may know: inodes, file systems, callers, identities, module descriptors.

@@ -1,0 +1,1 @@
+//! unrealuid: identities that a view fakes.

@@ -1,0 +1,1 @@
+//! Behaviour tests: each runs natively first and inside a view second.

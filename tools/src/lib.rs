@@ -1,0 +1,1 @@
+//! umvu and the vu_* tools.
