@@ -1,1 +1,27 @@
-//! What a module may know: inodes, file systems, callers, identities, module descriptors.
+//! What a module may know: inodes, file systems, callers, identities and module descriptors.
+//!
+//! Architecture invariant: this crate knows neither the supervisor nor any module. A module depends on it
+//! alone; it claims *things* (a file system type, an identity), never system calls.
+
+mod access;
+mod caller;
+mod inode;
+mod module;
+mod name;
+
+pub use access::{may_access, may_delete, Access};
+pub use caller::{Caller, Capabilities, Credentials, Ids, Origin};
+pub use inode::{
+    Creation, DirEntry, FileKind, Filesystem, FsStat, Inode, InodeRef, Opened, RemoveKind, RenameFlags, SetAttr,
+    SetTime, Stat, Timestamp, XattrSet,
+};
+pub use module::{
+    FilesystemType, Identity, LayerUse, LoadError, Module, ModuleDescriptor, MountError, MountFlags, MountRequest,
+    Mounted, OptionHelp, World,
+};
+pub use name::Name;
+pub use rustix::fs::OFlags;
+pub use rustix::io::Errno;
+
+/// Outcome of an operation on a file tree.
+pub type Result<T> = core::result::Result<T, Errno>;
