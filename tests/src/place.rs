@@ -1,0 +1,183 @@
+//! The places a behaviour runs in, and the command line that enters each.
+//!
+//! The only file that knows the command lines of umvu, vumount and vusu.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use crate::fresh::profile_dir;
+
+/// A place to run a command in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The host, without umvu.
+    Native,
+    /// A view with no module.
+    Plain,
+    /// A view with a bind mount that the command does not meet.
+    Elsewhere,
+    /// A view whose `/` is a copy-on-write union.
+    Cow,
+    /// A view with virtual identities, as its root.
+    Root,
+    /// A copy-on-write union on `/`, as root.
+    CowRoot,
+}
+
+/// The host and every view of an ordinary user.
+pub const EVERYWHERE: &[Place] = &[Place::Native, Place::Plain, Place::Elsewhere, Place::Cow];
+/// The host alone.
+pub const NATIVE: &[Place] = &[Place::Native];
+/// The host and the views that change nothing.
+pub const ORDINARY: &[Place] = &[Place::Native, Place::Plain];
+/// Every view of an ordinary user, not the host.
+pub const INSIDE: &[Place] = &[Place::Plain, Place::Elsewhere, Place::Cow];
+/// The views that show root.
+pub const ROOT: &[Place] = &[Place::Root, Place::CowRoot];
+/// Facts that hold for every user: everywhere, and as the root of a view.
+pub const ANYONE: &[Place] = &[
+    Place::Native,
+    Place::Plain,
+    Place::Elsewhere,
+    Place::Cow,
+    Place::Root,
+    Place::CowRoot,
+];
+
+impl Place {
+    /// Returns the name used in the names of tests.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Plain => "plain",
+            Self::Elsewhere => "elsewhere",
+            Self::Cow => "cow",
+            Self::Root => "root",
+            Self::CowRoot => "cow_root",
+        }
+    }
+
+    /// Says whether the place is a view.
+    #[must_use]
+    pub fn is_inside(self) -> bool {
+        self != Self::Native
+    }
+
+    /// Says whether what a command writes must stay out of the host's tree.
+    #[must_use]
+    pub fn is_union(self) -> bool {
+        matches!(self, Self::Cow | Self::CowRoot)
+    }
+
+    /// Returns the command line that runs `command` in this place, `upper` being the writable
+    /// layer of a union (and the mount point of [`Place::Elsewhere`]).
+    #[must_use]
+    pub fn command_line(self, command: &[OsString], upper: &Path) -> Vec<OsString> {
+        let tool = |name: &str| profile_dir().join(name).into_os_string();
+        let cow = r#"vumount -t viewfs -o cow "$0" / && exec "$@""#;
+        let bind = r#"vumount -t viewfs -o bind /usr/share "$0" && exec "$@""#;
+        let entered = match self {
+            Self::Native => Vec::new(),
+            Self::Plain => words([tool("umvu"), "-N".into(), "--".into()]),
+            Self::Elsewhere => with_mount(tool("umvu"), &["-m", "viewfs"], bind, upper),
+            Self::Cow => with_mount(tool("umvu"), &["-m", "viewfs"], cow, upper),
+            Self::Root => words([
+                tool("umvu"),
+                "-N".into(),
+                "-m".into(),
+                "unrealuid".into(),
+                "--".into(),
+            ]),
+            Self::CowRoot => with_mount(
+                tool("umvu"),
+                &["-m", "viewfs", "-m", "unrealuid"],
+                cow,
+                upper,
+            ),
+        };
+        let command = match self {
+            Self::Root | Self::CowRoot => vec![tool("vusu"), "-c".into(), shell_quoted(command)],
+            _ => command.to_vec(),
+        };
+        entered.into_iter().chain(command).collect()
+    }
+}
+
+fn with_mount(umvu: OsString, modules: &[&str], script: &str, upper: &Path) -> Vec<OsString> {
+    let mut line = vec![umvu, "-N".into()];
+    line.extend(modules.iter().map(OsString::from));
+    line.extend([
+        "--".into(),
+        "/bin/sh".into(),
+        "-c".into(),
+        script.into(),
+        upper.into(),
+    ]);
+    line
+}
+
+fn words<const N: usize>(line: [OsString; N]) -> Vec<OsString> {
+    line.into()
+}
+
+/// Returns one string that a POSIX shell executes as `command`.
+fn shell_quoted(command: &[OsString]) -> OsString {
+    let mut line = b"exec".to_vec();
+    for word in command {
+        line.extend_from_slice(b" '");
+        for byte in word.as_bytes() {
+            match byte {
+                b'\'' => line.extend_from_slice(br"'\''"),
+                other => line.push(*other),
+            }
+        }
+        line.push(b'\'');
+    }
+    OsString::from_vec(line)
+}
+
+/// Whether the `umvu` of this workspace can be run.
+pub enum Umvu {
+    /// It is built, or should be: a missing executable then fails every test inside.
+    Expected,
+    /// The workspace has no such program yet: tests inside are skipped and counted.
+    NotWrittenYet,
+}
+
+impl Umvu {
+    /// Looks for the program's source, then nothing else: source without executable is a failure.
+    #[must_use]
+    pub fn find() -> Self {
+        let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools");
+        let sources: [PathBuf; 3] =
+            ["src/bin/umvu.rs", "src/bin/umvu/main.rs", "src/main.rs"].map(|s| tools.join(s));
+        let manifest = std::fs::read(tools.join("Cargo.toml")).unwrap_or_default();
+        let has_bin_target = manifest.windows(7).any(|bytes| bytes == b"[[bin]]");
+        let executable = profile_dir().join(OsStr::new("umvu"));
+        if has_bin_target || executable.exists() || sources.iter().any(|source| source.exists()) {
+            Self::Expected
+        } else {
+            Self::NotWrittenYet
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_command_survives_the_shell() {
+        let command: Vec<OsString> = ["printf", "%s|", "it's", "a b", "$HOME", ""]
+            .map(OsString::from)
+            .into();
+        let output = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(shell_quoted(&command))
+            .output()
+            .expect("sh");
+        assert_eq!(output.stdout, b"it's|a b|$HOME||");
+    }
+}
