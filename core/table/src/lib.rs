@@ -1,1 +1,259 @@
 //! Every system call of the kernel, its arguments as data and the tier that takes it.
+//!
+//! [`for_each_syscall!`] is the only list of calls in the project; [`ROWS`] is the same list as plain data.
+//! This crate knows names, numbers and shapes. It does not know what a handler answers, how a seccomp
+//! program is encoded, or how guest memory is read.
+
+mod rows;
+
+/// The virtual system call by which the tools speak to the supervisor: outside a view it is `ENOSYS`.
+///
+/// Its arguments are request pointer, request length, reply buffer and reply capacity; its result is the
+/// reply's length or a negated errno.
+pub const VU_CALL: u32 = 0x7675;
+
+/// What one argument is, so that it can be judged and shown.
+///
+/// Kinds named `Out...` and `InOut...` are pointers the kernel writes through. The length of a [`Kind::Buffer`] or
+/// [`Kind::OutBuffer`] is the argument that follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[rustfmt::skip]
+pub enum Kind {
+    /// A file descriptor.
+    Fd,
+    /// A directory descriptor that a relative path starts from, or `AT_FDCWD`.
+    DirFd,
+    /// A pointer to a NUL-terminated file name, judged in the view.
+    Path,
+    /// A pointer to a NUL-terminated string that names no file of the caller's.
+    CString,
+    /// A pointer to a NULL-terminated array of pointers to strings.
+    Strings,
+    /// A pointer to bytes the kernel reads, as many as the next argument says.
+    Buffer,
+    /// A pointer to bytes the kernel writes, at most as many as the next argument says.
+    OutBuffer,
+    /// A pointer to a structure the kernel reads.
+    InStruct,
+    /// A pointer to a structure the kernel writes.
+    OutStruct,
+    /// A pointer to a structure the kernel reads and writes.
+    InOutStruct,
+    /// A pointer to a `struct timespec` the kernel reads.
+    InTimespec,
+    /// A pointer to a `struct open_how`, as long as the next argument says.
+    OpenHow,
+    /// A pointer to a socket address the kernel reads, as long as the next argument says.
+    SocketAddress,
+    /// An address in the caller's memory that is not dereferenced as a structure.
+    Address,
+    /// A count of bytes or elements, 64 bits.
+    Size,
+    /// A count of bytes in a C `int`.
+    IntSize,
+    /// A signed file offset.
+    Offset,
+    /// A C `int`.
+    Int,
+    /// A C `long`.
+    Long,
+    /// A C `unsigned int`.
+    U32,
+    /// A C `unsigned long`.
+    U64,
+    /// 32 bits best read in hexadecimal: flags without names here.
+    Hex32,
+    /// 64 bits best read in hexadecimal.
+    Hex,
+    /// A process, thread or process group.
+    Pid,
+    /// A user.
+    Uid,
+    /// A group.
+    Gid,
+    /// A signal number.
+    Signal,
+    /// A device number in the kernel's 32-bit encoding.
+    Device,
+    /// A clock.
+    Clock,
+    /// An `RLIMIT_*` resource.
+    Resource,
+    /// An `F_*` command.
+    FcntlCommand,
+    /// A `PR_*` option.
+    PrctlOption,
+    /// An address family.
+    SocketDomain,
+    /// A socket type with `SOCK_CLOEXEC` and `SOCK_NONBLOCK`.
+    SocketKind,
+    /// `SEEK_*`.
+    Whence,
+    /// `O_*`.
+    OpenFlags,
+    /// Permission bits.
+    Mode,
+    /// File type and permission bits.
+    NodeMode,
+    /// `R_OK`, `W_OK`, `X_OK`, `F_OK`.
+    AccessMode,
+    /// `AT_*` as most calls take them.
+    AtFlags,
+    /// `AT_*` of `faccessat2`, where 0x200 is `AT_EACCESS`.
+    AccessFlags,
+    /// `AT_*` of `unlinkat`, where 0x200 is `AT_REMOVEDIR`.
+    UnlinkFlags,
+    /// `AT_*` of `name_to_handle_at`, where 0x200 is `AT_HANDLE_FID`.
+    HandleFlags,
+    /// `OPEN_TREE_*` with `AT_*`.
+    OpenTreeFlags,
+    /// `RENAME_*`.
+    RenameFlags,
+    /// `XATTR_*`.
+    XattrFlags,
+    /// `MS_*`.
+    MountFlags,
+    /// `MNT_*` and `UMOUNT_*`.
+    UmountFlags,
+    /// `CLONE_*`; for `clone`, with the exit signal in the low byte.
+    CloneFlags,
+    /// `PROT_*`.
+    Protection,
+    /// `MAP_*`.
+    MapFlags,
+}
+
+/// Who takes a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// The kernel, without leaving it.
+    Allow,
+    /// The supervisor, if the condition holds; the kernel otherwise.
+    Notify(Condition),
+    /// The filter, with this errno, for this reason.
+    Refuse(i32, &'static str),
+}
+
+/// On which calls a notified row leaves the kernel; the first number is the argument's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// On every call.
+    Always,
+    /// If the argument, a pointer, is not null.
+    NonNull(u8),
+    /// If the low 32 bits of the argument are one of these values.
+    ///
+    /// The kernel's prototypes have an `int` there and ignore the upper half of the register. A filter that compared all 64
+    /// bits would let a call slip whose upper half is not zero.
+    In(u8, &'static [u64]),
+    /// If the argument has any of these bits.
+    AnyBits(u8, u64),
+}
+
+impl Condition {
+    /// Says whether a call with these arguments is notified.
+    pub fn holds(&self, arguments: &[u64; 6]) -> bool {
+        let argument = |index: u8| arguments.get(usize::from(index)).copied().unwrap_or(0);
+        match *self {
+            Condition::Always => true,
+            Condition::NonNull(index) => argument(index) != 0,
+            Condition::In(index, values) => values.contains(&(argument(index) & 0xffff_ffff)),
+            Condition::AnyBits(index, mask) => argument(index) & mask != 0,
+        }
+    }
+}
+
+/// One system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The number the kernel knows it by.
+    pub number: u32,
+    /// The kernel's name, without `sys_`.
+    pub name: &'static str,
+    /// Names and kinds of the arguments, first to last; at most six.
+    pub arguments: &'static [(&'static str, Kind)],
+    /// Who takes the call.
+    pub tier: Tier,
+    /// The file of handlers that has the function of this name, for notified calls.
+    pub family: Option<&'static str>,
+    /// Why the tier is as it is, where that needs saying.
+    pub note: Option<&'static str>,
+}
+
+/// Finds the row of a call, or `None` if no kernel known here has that number.
+pub fn row(number: u32) -> Option<&'static Row> {
+    let index = ROWS.binary_search_by_key(&number, |row| row.number).ok()?;
+    ROWS.get(index)
+}
+
+macro_rules! tier {
+    (allow) => {
+        Tier::Allow
+    };
+    (notify $family:ident) => {
+        Tier::Notify(Condition::Always)
+    };
+    (notify $family:ident when_nonnull $index:literal) => {
+        Tier::Notify(Condition::NonNull($index))
+    };
+    (notify $family:ident when_in $index:literal $values:tt) => {
+        Tier::Notify(Condition::In($index, &$values))
+    };
+    (notify $family:ident when_any_bits $index:literal [$mask:literal]) => {
+        Tier::Notify(Condition::AnyBits($index, $mask))
+    };
+    (refuse $errno:ident $reason:literal) => {
+        Tier::Refuse(linux_raw_sys::errno::$errno as i32, $reason)
+    };
+    // The note of a row that is not refused is no part of its tier.
+    (allow $note:literal) => {
+        Tier::Allow
+    };
+    (notify $family:ident $note:literal) => {
+        Tier::Notify(Condition::Always)
+    };
+}
+
+macro_rules! family {
+    (notify $family:ident) => {
+        Some(stringify!($family))
+    };
+    ($tier:ident $($errno:ident)?) => {
+        None
+    };
+}
+
+macro_rules! note {
+    () => {
+        None
+    };
+    ($note:literal) => {
+        Some($note)
+    };
+}
+
+macro_rules! rows {
+    ($($number:literal $name:ident($($argument:ident: $kind:ident),*) =>
+        $tier:ident $($subject:ident)?
+        $(when_nonnull $pointer:literal)?
+        $(when_in $index:literal [$($value:literal),*])?
+        $(when_any_bits $word:literal [$mask:literal])?
+        $($note:literal)?;)*
+    ) => {
+        /// Every call, in ascending order of number.
+        pub static ROWS: &[Row] = &[$(Row {
+            number: $number,
+            name: stringify!($name),
+            arguments: &[$((stringify!($argument), Kind::$kind)),*],
+            tier: tier!($tier $($subject)?
+                $(when_nonnull $pointer)?
+                $(when_in $index [$($value),*])?
+                $(when_any_bits $word [$mask])?
+                $($note)?),
+            family: family!($tier $($subject)?),
+            note: note!($($note)?),
+        }),*];
+    };
+}
+
+for_each_syscall!(rows);
