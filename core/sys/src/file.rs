@@ -1,0 +1,142 @@
+//! What the supervisor does to files by descriptor: the mark of an open file, extended attributes and the mode of
+//! what an `O_PATH` descriptor refers to, raw directory entries.
+//!
+//! What a mark or an attribute means is deliberately unknown here.
+
+use std::ffi::CStr;
+use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::fs::{Mode, XattrFlags};
+
+use crate::{check, last_errno, Errno};
+
+/// `F_SETSIG` and `F_GETSIG` of asm-generic/fcntl.h.
+const F_SETSIG: libc::c_int = linux_raw_sys::general::F_SETSIG as libc::c_int;
+const F_GETSIG: libc::c_int = linux_raw_sys::general::F_GETSIG as libc::c_int;
+
+/// Reads the mark of an open file: the signal that `O_ASYNC` would use, 0 if none was set.
+///
+/// It belongs to the open file description, so every duplicate has it, in any process.
+///
+/// # Errors
+/// - `EBADF`: the descriptor is `O_PATH`.
+pub fn mark(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
+    // SAFETY: this command takes no argument.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), F_GETSIG) })
+}
+
+/// Sets the mark of an open file, a number from 0 to 64.
+///
+/// # Errors
+/// - `EBADF`: the descriptor is `O_PATH`.
+/// - `EINVAL`: the number is not that of a signal.
+pub fn set_mark(fd: BorrowedFd<'_>, mark: i32) -> Result<(), Errno> {
+    // SAFETY: this command takes its argument by value.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), F_SETSIG, mark) }).map(drop)
+}
+
+/// Reads an extended attribute of what a descriptor, `O_PATH` or not, refers to, and returns its length in bytes; an
+/// empty buffer asks for the length alone.
+///
+/// A symbolic link's own attributes are meant if the descriptor is that of a link. The way leads through
+/// `/proc/self/fd`, because the `*xattrat` calls of Linux 6.13 refuse `O_PATH` descriptors: fs/xattr.c.
+///
+/// # Errors
+/// - `ENODATA`: there is no such attribute, also for every `user.` attribute of a symbolic link or special file
+///   (xattr(7)).
+/// - `ERANGE`: the buffer is too small, or the name too long.
+/// - `EOPNOTSUPP`: the file system has no such attributes.
+/// - `EACCES`: the mode of the object forbids it.
+pub fn get_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &mut [u8]) -> Result<usize, Errno> {
+    rustix::fs::getxattr(SelfFd::new(fd).as_c_str(), name, value)
+}
+
+/// Sets an extended attribute of what a descriptor, `O_PATH` or not, refers to; `flags` are those of setxattr(2).
+///
+/// # Errors
+/// - `EINVAL`: an unknown flag.
+/// - `ERANGE`: the name is empty or too long.
+/// - `E2BIG`: the value is too long.
+/// - `EROFS`: the mount is read-only.
+/// - `EPERM`: a `user.` attribute of a symbolic link or special file (xattr(7)), or the object is immutable.
+/// - `EACCES`: the mode of the object forbids it.
+/// - `EOPNOTSUPP`: the file system has no such attributes.
+/// - `EEXIST`, `ENODATA`: the flags ask for a new, or an old, attribute.
+/// - `ENOSPC`, `EDQUOT`: no room is left.
+pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8], flags: u32) -> Result<(), Errno> {
+    let flags = XattrFlags::from_bits_retain(flags);
+    rustix::fs::setxattr(SelfFd::new(fd).as_c_str(), name, value, flags)
+}
+
+/// Lists the extended attributes of what a descriptor, `O_PATH` or not, refers to, each name followed by a zero byte,
+/// and returns the length in bytes; an empty buffer asks for the length alone.
+///
+/// # Errors
+/// - `ERANGE`: the buffer is too small.
+/// - `EOPNOTSUPP`: the file system has no extended attributes.
+pub fn list_xattr(fd: BorrowedFd<'_>, list: &mut [u8]) -> Result<usize, Errno> {
+    rustix::fs::listxattr(SelfFd::new(fd).as_c_str(), list)
+}
+
+/// Removes an extended attribute of what a descriptor, `O_PATH` or not, refers to.
+///
+/// # Errors
+/// - `ERANGE`: the name is empty or too long.
+/// - `EROFS`: the mount is read-only.
+/// - `EPERM`: a `user.` attribute of a symbolic link or special file (xattr(7)), or the object is immutable.
+/// - `EACCES`: the mode of the object forbids it.
+/// - `ENODATA`: there is no such attribute.
+/// - `EOPNOTSUPP`: the file system has no such attributes.
+pub fn remove_xattr(fd: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    rustix::fs::removexattr(SelfFd::new(fd).as_c_str(), name)
+}
+
+/// Changes the mode of what a descriptor, `O_PATH` or not, refers to.
+///
+/// # Errors
+/// - `EROFS`: the mount is read-only.
+/// - `EPERM`: the object is another user's, or immutable.
+/// - `EOPNOTSUPP`: the object is a symbolic link.
+pub fn change_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
+    // SAFETY: the path is a C string that outlives the call; the rest is passed by value.
+    let returned =
+        unsafe { libc::syscall(libc::SYS_fchmodat2, fd.as_raw_fd(), c"".as_ptr(), mode, libc::AT_EMPTY_PATH) };
+    match check(returned) {
+        // Linux before 6.6, or a filter around us that does not know the call
+        Err(Errno::NOSYS) => rustix::fs::chmod(SelfFd::new(fd).as_c_str(), Mode::from_raw_mode(mode)),
+        Err(error) => Err(error),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Reads the next entries of an open directory, as `struct linux_dirent64` records, and returns their length in bytes;
+/// 0 at the end.
+///
+/// # Errors
+/// - `EBADF`: the descriptor is `O_PATH`.
+/// - `ENOTDIR`: it is not that of a directory.
+/// - `ENOENT`: the directory has been removed.
+/// - `EINVAL`: the buffer is too small for the next entry.
+pub fn getdents64(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes at most `buf.len()` bytes to `buf` and keeps no pointer to it.
+    let returned = unsafe { libc::syscall(libc::SYS_getdents64, fd.as_raw_fd(), buf.as_mut_ptr(), buf.len()) };
+    usize::try_from(returned).map_err(|_| last_errno())
+}
+
+/// The path of a descriptor of this process in `/proc`, made without allocating.
+struct SelfFd([u8; 32]);
+
+impl SelfFd {
+    fn new(fd: BorrowedFd<'_>) -> Self {
+        let mut path = [0; 32];
+        // 14 bytes and at most 10 digits leave a zero byte at the end
+        let written = write!(&mut path[..31], "/proc/self/fd/{}", fd.as_raw_fd());
+        debug_assert!(written.is_ok());
+        Self(path)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
+}

@@ -1,0 +1,171 @@
+//! Changing the registers of one guest thread that waits in a notified call: ptrace for that moment only.
+//!
+//! Which call is redirected where is deliberately unknown here. The order of steps is
+//!
+//! 1. [`Redirect::seize`], while the call waits for its answer (received under `WAIT_KILLABLE_RECV`, or the seizing
+//!    itself would take the thread out of the call);
+//! 2. answer the call with an error, whose value nobody will see;
+//! 3. [`Redirect::wait_stop`]: the thread stops before it returns to its program;
+//! 4. change the registers, for a call that is to be made in place of the old one with [`reissue`];
+//! 5. [`Redirect::detach`]: the thread runs its `syscall` instruction again, and that call is notified again.
+//!
+//! A signal handler of the guest may run between 5 and the second notification. It may overwrite all memory below the
+//! stack pointer, so what the new arguments point to is written when the second notification has come, just before it
+//! is continued. And it makes calls of its own, so the second notification is known by its number and arguments, not
+//! by its thread alone.
+
+use std::marker::PhantomData;
+
+use nix::sys::ptrace;
+use rustix::process::{waitid, Pid, WaitId, WaitIdOptions};
+
+use crate::{from_nix, guest, Errno};
+
+/// The registers of a stopped thread.
+pub type Regs = libc::user_regs_struct;
+
+/// The length of the `syscall` instruction, in bytes.
+const SYSCALL_LENGTH: u64 = 2;
+
+/// `__WALL` of linux/wait.h: also threads that are not leaders.
+const WALL: u32 = linux_raw_sys::general::__WALL;
+
+/// A guest thread that is traced by the calling thread for a moment.
+///
+/// All steps happen on one thread, because the tracer of a thread is a thread: the type is not `Send`. That thread must
+/// live until the end. Once the thread is seized it must be answered, waited for and detached; dropping does the last
+/// for a thread that has stopped, but a thread that was not waited for would stay stopped until the dropping thread
+/// ends.
+///
+/// Other threads of the process must not take the stop away: a wait for any child passes `__WNOTHREAD` (and then sees
+/// orphans only on the first thread of the process, which adopts them), or names the child that it waits for.
+#[derive(Debug)]
+pub struct Redirect {
+    tid: u32,
+    state: State,
+    /// Forbids `Send` and `Sync`.
+    _here: PhantomData<*const ()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A stop is on its way.
+    Seized,
+    /// The thread has stopped.
+    Stopped,
+    /// The thread is dead or detached.
+    Done,
+}
+
+impl Redirect {
+    /// Starts tracing a thread and asks it to stop as soon as it leaves the call it waits in.
+    ///
+    /// # Errors
+    /// - `ESRCH`: there is no such thread.
+    /// - `EPERM`: it is traced by another, is not dumpable, or has another user's identity.
+    pub fn seize(tid: u32) -> Result<Self, Errno> {
+        let pid = guest::nix_pid(tid)?;
+        ptrace::seize(pid, ptrace::Options::empty()).map_err(from_nix)?;
+        let mut redirect = Self { tid, state: State::Seized, _here: PhantomData };
+        if let Err(error) = ptrace::interrupt(pid) {
+            // it died in between
+            redirect.bury();
+            return Err(from_nix(error));
+        }
+        Ok(redirect)
+    }
+
+    /// Waits until the thread has stopped, after its call was answered, and reads its registers.
+    ///
+    /// A second call reads them again.
+    ///
+    /// # Errors
+    /// - `ESRCH`: the thread is gone.
+    pub fn wait_stop(&mut self) -> Result<Regs, Errno> {
+        let pid = guest::rustix_pid(self.tid)?;
+        while self.state == State::Seized {
+            // without WEXITED the end of a thread that is also our child is left to whoever waits for children
+            let options = WaitIdOptions::STOPPED | WaitIdOptions::from_bits_retain(WALL);
+            match waitid(WaitId::Pid(pid), options) {
+                Ok(Some(status)) if status.trapped() || status.stopped() => self.state = State::Stopped,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => self.bury(),
+            }
+        }
+        if self.state == State::Done {
+            return Err(Errno::SRCH);
+        }
+        ptrace::getregs(guest::nix_pid(self.tid)?).map_err(|error| self.gone(error))
+    }
+
+    /// Sets the registers of the stopped thread.
+    ///
+    /// # Errors
+    /// - `ESRCH`: the thread is gone, or was not waited for.
+    /// - `EIO`: the kernel refuses a value, such as a segment or an address that is not canonical.
+    pub fn set_regs(&mut self, regs: &Regs) -> Result<(), Errno> {
+        if self.state != State::Stopped {
+            return Err(Errno::SRCH);
+        }
+        ptrace::setregs(guest::nix_pid(self.tid)?, *regs).map_err(|error| self.gone(error))
+    }
+
+    /// Lets the stopped thread go on, traced by nobody.
+    ///
+    /// # Errors
+    /// - `ESRCH`: the thread is gone, or was not waited for.
+    pub fn detach(mut self) -> Result<(), Errno> {
+        self.let_go()
+    }
+
+    fn let_go(&mut self) -> Result<(), Errno> {
+        if self.state != State::Stopped {
+            return Err(Errno::SRCH);
+        }
+        self.state = State::Done;
+        ptrace::detach(guest::nix_pid(self.tid)?, None).map_err(|error| {
+            self.bury();
+            from_nix(error)
+        })
+    }
+
+    fn gone(&mut self, error: nix::errno::Errno) -> Errno {
+        if error == nix::errno::Errno::ESRCH {
+            self.bury();
+        }
+        from_nix(error)
+    }
+
+    /// Waits for the end of a dead thread where that is the tracer's duty: its process could not end otherwise.
+    ///
+    /// The leader of a child of this process is left to whoever waits for children.
+    fn bury(&mut self) {
+        self.state = State::Done;
+        let is = |word: &[u8], number: Option<i32>| guest::status_number(self.tid, word).ok() == number;
+        let our_pid = rustix::process::getpid().as_raw_nonzero().get();
+        if is(b"PPid:", Some(our_pid)) && is(b"Tgid:", i32::try_from(self.tid).ok()) {
+            return;
+        }
+        let Some(pid) = i32::try_from(self.tid).ok().and_then(Pid::from_raw) else { return };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::from_bits_retain(WALL);
+        // nothing to wait for means that somebody else has done it
+        let _ = waitid(WaitId::Pid(pid), options);
+    }
+}
+
+impl Drop for Redirect {
+    fn drop(&mut self) {
+        // fails for a thread that is not stopped, about which nothing can be done here
+        let _ = self.let_go();
+    }
+}
+
+/// Changes registers such that the thread makes a call in place of the one it has just returned from.
+pub fn reissue(regs: &mut Regs, nr: i64, args: [u64; 6]) {
+    // a register has no sign
+    regs.rax = nr as u64;
+    // the kernel must not take the stop for the end of a call that wants a restart: arch/x86/kernel/signal.c
+    regs.orig_rax = u64::MAX;
+    [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
+    regs.rip = regs.rip.wrapping_sub(SYSCALL_LENGTH);
+}
