@@ -423,6 +423,16 @@ pub trait Filesystem: Send + Sync + Any {
     /// an open descriptor of it.
     fn stat_open(&self, host: BorrowedFd<'_>) -> Result<Stat>;
 
+    /// Finds the inode of a host object that is open or `O_PATH`: what fchmod(2) and the like act upon, also when
+    /// the object has no name any more.
+    ///
+    /// # Errors
+    /// - `ENOENT`: it is not, or no longer, an object of this file system.
+    fn inode_of_open(&self, host: OwnedFd) -> Result<InodeRef> {
+        drop(host);
+        Err(Errno::NOENT)
+    }
+
     /// Writes back what is not on the host yet.
     fn sync(&self) -> Result<()> {
         Ok(())
