@@ -4,124 +4,18 @@
 //! This crate knows names, numbers and shapes. It does not know what a handler answers, how a seccomp
 //! program is encoded, or how guest memory is read.
 
+mod kind;
+pub mod page;
 mod rows;
+pub mod trace;
+
+pub use kind::Kind;
 
 /// The virtual system call by which the tools speak to the supervisor: outside a view it is `ENOSYS`.
 ///
 /// Its arguments are request pointer, request length, reply buffer and reply capacity; its result is the
 /// reply's length or a negated errno.
 pub const VU_CALL: u32 = 0x7675;
-
-/// What one argument is, so that it can be judged and shown.
-///
-/// Kinds named `Out...` and `InOut...` are pointers the kernel writes through. The length of a [`Kind::Buffer`] or
-/// [`Kind::OutBuffer`] is the argument that follows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[rustfmt::skip]
-pub enum Kind {
-    /// A file descriptor.
-    Fd,
-    /// A directory descriptor that a relative path starts from, or `AT_FDCWD`.
-    DirFd,
-    /// A pointer to a NUL-terminated file name, judged in the view.
-    Path,
-    /// A pointer to a NUL-terminated string that names no file of the caller's.
-    CString,
-    /// A pointer to a NULL-terminated array of pointers to strings.
-    Strings,
-    /// A pointer to bytes the kernel reads, as many as the next argument says.
-    Buffer,
-    /// A pointer to bytes the kernel writes, at most as many as the next argument says.
-    OutBuffer,
-    /// A pointer to a structure the kernel reads.
-    InStruct,
-    /// A pointer to a structure the kernel writes.
-    OutStruct,
-    /// A pointer to a structure the kernel reads and writes.
-    InOutStruct,
-    /// A pointer to a `struct timespec` the kernel reads.
-    InTimespec,
-    /// A pointer to a `struct open_how`, as long as the next argument says.
-    OpenHow,
-    /// A pointer to a socket address the kernel reads, as long as the next argument says.
-    SocketAddress,
-    /// An address in the caller's memory that is not dereferenced as a structure.
-    Address,
-    /// A count of bytes or elements, 64 bits.
-    Size,
-    /// A count of bytes in a C `int`.
-    IntSize,
-    /// A signed file offset.
-    Offset,
-    /// A C `int`.
-    Int,
-    /// A C `long`.
-    Long,
-    /// A C `unsigned int`.
-    U32,
-    /// A C `unsigned long`.
-    U64,
-    /// 32 bits best read in hexadecimal: flags without names here.
-    Hex32,
-    /// 64 bits best read in hexadecimal.
-    Hex,
-    /// A process, thread or process group.
-    Pid,
-    /// A user.
-    Uid,
-    /// A group.
-    Gid,
-    /// A signal number.
-    Signal,
-    /// A device number in the kernel's 32-bit encoding.
-    Device,
-    /// A clock.
-    Clock,
-    /// An `RLIMIT_*` resource.
-    Resource,
-    /// An `F_*` command.
-    FcntlCommand,
-    /// A `PR_*` option.
-    PrctlOption,
-    /// An address family.
-    SocketDomain,
-    /// A socket type with `SOCK_CLOEXEC` and `SOCK_NONBLOCK`.
-    SocketKind,
-    /// `SEEK_*`.
-    Whence,
-    /// `O_*`.
-    OpenFlags,
-    /// Permission bits.
-    Mode,
-    /// File type and permission bits.
-    NodeMode,
-    /// `R_OK`, `W_OK`, `X_OK`, `F_OK`.
-    AccessMode,
-    /// `AT_*` as most calls take them.
-    AtFlags,
-    /// `AT_*` of `faccessat2`, where 0x200 is `AT_EACCESS`.
-    AccessFlags,
-    /// `AT_*` of `unlinkat`, where 0x200 is `AT_REMOVEDIR`.
-    UnlinkFlags,
-    /// `AT_*` of `name_to_handle_at`, where 0x200 is `AT_HANDLE_FID`.
-    HandleFlags,
-    /// `OPEN_TREE_*` with `AT_*`.
-    OpenTreeFlags,
-    /// `RENAME_*`.
-    RenameFlags,
-    /// `XATTR_*`.
-    XattrFlags,
-    /// `MS_*`.
-    MountFlags,
-    /// `MNT_*` and `UMOUNT_*`.
-    UmountFlags,
-    /// `CLONE_*`; for `clone`, with the exit signal in the low byte.
-    CloneFlags,
-    /// `PROT_*`.
-    Protection,
-    /// `MAP_*`.
-    MapFlags,
-}
 
 /// Who takes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
