@@ -49,7 +49,12 @@ pub fn set_mark(fd: BorrowedFd<'_>, mark: i32) -> Result<(), Errno> {
 /// - `EOPNOTSUPP`: the file system has no such attributes.
 /// - `EACCES`: the mode of the object forbids it.
 pub fn get_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &mut [u8]) -> Result<usize, Errno> {
-    rustix::fs::getxattr(SelfFd::new(fd).as_c_str(), name, value)
+    let path = SelfFd::new(fd);
+    // rustix takes an empty buffer for one that nothing fits into
+    match value.is_empty() {
+        true => rustix::fs::getxattr_query(path.as_c_str(), name),
+        false => rustix::fs::getxattr(path.as_c_str(), name, value),
+    }
 }
 
 /// Sets an extended attribute of what a descriptor, `O_PATH` or not, refers to; `flags` are those of setxattr(2).
@@ -76,7 +81,12 @@ pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8], flags: u32) -> R
 /// - `ERANGE`: the buffer is too small.
 /// - `EOPNOTSUPP`: the file system has no extended attributes.
 pub fn list_xattr(fd: BorrowedFd<'_>, list: &mut [u8]) -> Result<usize, Errno> {
-    rustix::fs::listxattr(SelfFd::new(fd).as_c_str(), list)
+    let path = SelfFd::new(fd);
+    // rustix takes an empty buffer for one that nothing fits into
+    match list.is_empty() {
+        true => rustix::fs::listxattr_query(path.as_c_str()),
+        false => rustix::fs::listxattr(path.as_c_str(), list),
+    }
 }
 
 /// Removes an extended attribute of what a descriptor, `O_PATH` or not, refers to.

@@ -163,8 +163,11 @@ impl Listener {
         }
     }
 
-    /// Lets a call return an error given as a positive number, also one of those that the kernel keeps to itself
-    /// (512, `ERESTARTSYS`: the call is done again after a signal handler with `SA_RESTART`, else is `EINTR`).
+    /// Lets a call return an error given as a positive number, also one of those that the kernel keeps to itself: 512
+    /// (`ERESTARTSYS`) makes the call again after a signal handler with `SA_RESTART`, and is `EINTR` after others.
+    ///
+    /// Those errors have their meaning only while a signal is pending that the guest does not block; without one the
+    /// guest would see the number itself.
     ///
     /// # Errors
     /// - `ENOENT`: the guest is gone.
