@@ -31,13 +31,9 @@ impl Expectations {
     #[must_use]
     pub fn of_suite(suite: &str) -> Self {
         let mut failing = BTreeMap::new();
-        for line in LIST
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        {
+        for line in LIST.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let mut words = line.splitn(3, ' ');
-            let (Some(of), Some(name), Some(reason)) = (words.next(), words.next(), words.next())
-            else {
+            let (Some(of), Some(name), Some(reason)) = (words.next(), words.next(), words.next()) else {
                 panic!("expected-failures.txt: not SUITE BEHAVIOUR::PLACE REASON: {line}");
             };
             if of == suite {
@@ -50,11 +46,7 @@ impl Expectations {
     /// Returns what is expected of one behaviour in one place.
     #[must_use]
     pub fn of(&self, name: &str) -> Expectation {
-        self.failing
-            .get(name)
-            .map_or(Expectation::Passes, |reason| {
-                Expectation::Fails(reason.clone())
-            })
+        self.failing.get(name).map_or(Expectation::Passes, |reason| Expectation::Fails(reason.clone()))
     }
 }
 
@@ -68,9 +60,7 @@ impl Expectation {
         match self {
             Self::Passes => run(),
             Self::Fails(reason) => match catch_unwind(AssertUnwindSafe(run)) {
-                Ok(Ok(())) => {
-                    Err(format!("passes, but expected-failures.txt lists it: {reason}").into())
-                }
+                Ok(Ok(())) => Err(format!("passes, but expected-failures.txt lists it: {reason}").into()),
                 Ok(Err(_)) | Err(_) => Ok(()),
             },
         }

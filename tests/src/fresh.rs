@@ -49,10 +49,7 @@ impl FreshDir {
     /// Removes the directory; one that cannot be removed is left behind, the verdict stands.
     pub fn remove(&self) {
         // Tests make directories that their owner may not search.
-        let _ = std::process::Command::new("chmod")
-            .args(["-Rf", "u+rwx"])
-            .arg(&self.root)
-            .status();
+        let _ = std::process::Command::new("chmod").args(["-Rf", "u+rwx"]).arg(&self.root).status();
         let _ = fs::remove_dir_all(&self.root);
     }
 }
@@ -65,10 +62,7 @@ impl FreshDir {
 #[must_use]
 pub fn build_dir() -> PathBuf {
     let profile = profile_dir();
-    profile
-        .parent()
-        .expect("a profile directory has a parent")
-        .to_owned()
+    profile.parent().expect("a profile directory has a parent").to_owned()
 }
 
 /// Returns the directory with the executables of the build (`target/debug`).
@@ -81,9 +75,7 @@ pub fn profile_dir() -> PathBuf {
     let exe = std::env::current_exe().expect("the path of the running executable");
     let dir = exe.parent().expect("an executable is in a directory");
     if dir.file_name() == Some(OsStr::new("deps")) {
-        dir.parent()
-            .expect("deps is in a profile directory")
-            .to_owned()
+        dir.parent().expect("deps is in a profile directory").to_owned()
     } else {
         dir.to_owned()
     }

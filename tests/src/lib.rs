@@ -8,6 +8,7 @@
 //!
 //! The crate knows umvu by its command line alone and links none of its code.
 
+pub mod assert;
 pub mod failures;
 pub mod fresh;
 pub mod place;
@@ -17,6 +18,7 @@ pub mod suite;
 pub mod terminal;
 pub mod watch;
 
+pub use assert::{fails, works};
 pub use place::Place;
 pub use program::program;
 pub use runner::{Finished, Runner};

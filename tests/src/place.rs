@@ -35,15 +35,10 @@ pub const ORDINARY: &[Place] = &[Place::Native, Place::Plain];
 pub const INSIDE: &[Place] = &[Place::Plain, Place::Elsewhere, Place::Cow];
 /// The views that show root.
 pub const ROOT: &[Place] = &[Place::Root, Place::CowRoot];
+/// Facts about what an ordinary user may not do.
+pub const USER: &[Place] = EVERYWHERE;
 /// Facts that hold for every user: everywhere, and as the root of a view.
-pub const ANYONE: &[Place] = &[
-    Place::Native,
-    Place::Plain,
-    Place::Elsewhere,
-    Place::Cow,
-    Place::Root,
-    Place::CowRoot,
-];
+pub const ANYONE: &[Place] = &[Place::Native, Place::Plain, Place::Elsewhere, Place::Cow, Place::Root, Place::CowRoot];
 
 impl Place {
     /// Returns the name used in the names of tests.
@@ -83,19 +78,8 @@ impl Place {
             Self::Plain => words([tool("umvu"), "-N".into(), "--".into()]),
             Self::Elsewhere => with_mount(tool("umvu"), &["-m", "viewfs"], bind, upper),
             Self::Cow => with_mount(tool("umvu"), &["-m", "viewfs"], cow, upper),
-            Self::Root => words([
-                tool("umvu"),
-                "-N".into(),
-                "-m".into(),
-                "unrealuid".into(),
-                "--".into(),
-            ]),
-            Self::CowRoot => with_mount(
-                tool("umvu"),
-                &["-m", "viewfs", "-m", "unrealuid"],
-                cow,
-                upper,
-            ),
+            Self::Root => words([tool("umvu"), "-N".into(), "-m".into(), "unrealuid".into(), "--".into()]),
+            Self::CowRoot => with_mount(tool("umvu"), &["-m", "viewfs", "-m", "unrealuid"], cow, upper),
         };
         let command = match self {
             Self::Root | Self::CowRoot => vec![tool("vusu"), "-c".into(), shell_quoted(command)],
@@ -108,13 +92,7 @@ impl Place {
 fn with_mount(umvu: OsString, modules: &[&str], script: &str, upper: &Path) -> Vec<OsString> {
     let mut line = vec![umvu, "-N".into()];
     line.extend(modules.iter().map(OsString::from));
-    line.extend([
-        "--".into(),
-        "/bin/sh".into(),
-        "-c".into(),
-        script.into(),
-        upper.into(),
-    ]);
+    line.extend(["--".into(), "/bin/sh".into(), "-c".into(), script.into(), upper.into()]);
     line
 }
 
@@ -151,8 +129,7 @@ impl Umvu {
     #[must_use]
     pub fn find() -> Self {
         let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools");
-        let sources: [PathBuf; 3] =
-            ["src/bin/umvu.rs", "src/bin/umvu/main.rs", "src/main.rs"].map(|s| tools.join(s));
+        let sources: [PathBuf; 3] = ["src/bin/umvu.rs", "src/bin/umvu/main.rs", "src/main.rs"].map(|s| tools.join(s));
         let manifest = std::fs::read(tools.join("Cargo.toml")).unwrap_or_default();
         let has_bin_target = manifest.windows(7).any(|bytes| bytes == b"[[bin]]");
         let executable = profile_dir().join(OsStr::new("umvu"));
@@ -170,14 +147,8 @@ mod tests {
 
     #[test]
     fn a_quoted_command_survives_the_shell() {
-        let command: Vec<OsString> = ["printf", "%s|", "it's", "a b", "$HOME", ""]
-            .map(OsString::from)
-            .into();
-        let output = std::process::Command::new("sh")
-            .arg("-c")
-            .arg(shell_quoted(&command))
-            .output()
-            .expect("sh");
+        let command: Vec<OsString> = ["printf", "%s|", "it's", "a b", "$HOME", ""].map(OsString::from).into();
+        let output = std::process::Command::new("sh").arg("-c").arg(shell_quoted(&command)).output().expect("sh");
         assert_eq!(output.stdout, b"it's|a b|$HOME||");
     }
 }

@@ -6,9 +6,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use crate::fresh::build_dir;
+
+/// One compilation at a time in this process.
+static COMPILING: Mutex<()> = Mutex::new(());
 
 /// Compiles `programs/NAME.c` and returns the executable.
 ///
@@ -17,15 +21,12 @@ use crate::fresh::build_dir;
 /// When there is no such program or no compiler.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("programs")
-        .join(format!("{name}.c"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(format!("{name}.c"));
     let dir = build_dir().join("programs");
     fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
     let executable = dir.join(name);
-    if changed(&executable)
-        .is_none_or(|built| changed(&source).is_some_and(|edited| edited >= built))
-    {
+    let _one = COMPILING.lock();
+    if changed(&executable).is_none_or(|built| changed(&source).is_some_and(|edited| edited >= built)) {
         compile(&source, &executable);
     }
     executable
@@ -33,23 +34,11 @@ pub fn program(name: &str) -> PathBuf {
 
 fn compile(source: &Path, executable: &Path) {
     let text = fs::read_to_string(source).unwrap_or_else(|e| panic!("{}: {e}", source.display()));
-    let flags = text
-        .lines()
-        .next()
-        .and_then(|line| line.strip_prefix("// flags:"))
-        .unwrap_or_default();
-    // Suites run side by side: each compiles to a name of its own, the last rename wins.
+    let flags = text.lines().next().and_then(|line| line.strip_prefix("// flags:")).unwrap_or_default();
+    // Suites run side by side, as processes: each compiles to a name of its own, the last rename wins.
     let unfinished = executable.with_extension(std::process::id().to_string());
     let status = Command::new("cc")
-        .args([
-            "-std=gnu11",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-O1",
-            "-D_GNU_SOURCE",
-            "-o",
-        ])
+        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-D_GNU_SOURCE", "-o"])
         .arg(&unfinished)
         .arg(source)
         .args(flags.split_whitespace())
@@ -60,7 +49,5 @@ fn compile(source: &Path, executable: &Path) {
 }
 
 fn changed(path: &Path) -> Option<SystemTime> {
-    path.metadata()
-        .and_then(|metadata| metadata.modified())
-        .ok()
+    path.metadata().and_then(|metadata| metadata.modified()).ok()
 }

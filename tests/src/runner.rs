@@ -59,14 +59,8 @@ impl Runner {
     }
 
     /// Returns the command line that runs `command` in the place.
-    pub fn command_line<W: AsRef<OsStr>>(
-        &self,
-        command: impl IntoIterator<Item = W>,
-    ) -> Vec<OsString> {
-        let command: Vec<OsString> = command
-            .into_iter()
-            .map(|word| word.as_ref().to_owned())
-            .collect();
+    pub fn command_line<W: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = W>) -> Vec<OsString> {
+        let command: Vec<OsString> = command.into_iter().map(|word| word.as_ref().to_owned()).collect();
         self.place.command_line(&command, &self.fresh.upper())
     }
 
@@ -89,11 +83,7 @@ impl Runner {
     pub fn outside(&self, line: &[OsString]) -> Command {
         if self.place.is_inside() {
             let umvu = profile_dir().join("umvu");
-            assert!(
-                umvu.exists(),
-                "{}: not built: run `cargo build --workspace` first",
-                umvu.display()
-            );
+            assert!(umvu.exists(), "{}: not built: run `cargo build --workspace` first", umvu.display());
         }
         let mut command = Command::new(&line[0]);
         command
@@ -126,11 +116,7 @@ impl Runner {
     /// # Panics
     ///
     /// When it cannot be started or hangs.
-    pub fn run_with_input<W: AsRef<OsStr>>(
-        &self,
-        command: impl IntoIterator<Item = W>,
-        input: &[u8],
-    ) -> Finished {
+    pub fn run_with_input<W: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = W>, input: &[u8]) -> Finished {
         watch::finish(self.command(command), input, HANG).unwrap_or_else(|why| panic!("{why}"))
     }
 
@@ -150,18 +136,8 @@ impl Runner {
     /// When the host's tree has changed.
     pub fn assert_host_is_as_the_place_promises(&self) {
         if self.place.is_union() {
-            let left = self
-                .fresh
-                .work()
-                .read_dir()
-                .expect("the fresh directory")
-                .count();
-            assert_eq!(
-                left,
-                0,
-                "{}: the union let writes through to the host",
-                self.fresh.work().display()
-            );
+            let left = self.fresh.work().read_dir().expect("the fresh directory").count();
+            assert_eq!(left, 0, "{}: the union let writes through to the host", self.fresh.work().display());
         }
     }
 
@@ -187,10 +163,7 @@ impl Finished {
     #[must_use]
     pub fn shell_status(&self) -> i32 {
         let signal = || self.status.signal().map(|signal| 128 + signal);
-        self.status
-            .code()
-            .or_else(signal)
-            .expect("a finished command has exited or was killed")
+        self.status.code().or_else(signal).expect("a finished command has exited or was killed")
     }
 
     /// Returns the standard output of a command that must have succeeded.
@@ -212,9 +185,7 @@ impl Finished {
     #[must_use]
     pub fn line(self) -> String {
         let stdout = self.success();
-        String::from_utf8_lossy(&stdout)
-            .trim_end_matches('\n')
-            .to_owned()
+        String::from_utf8_lossy(&stdout).trim_end_matches('\n').to_owned()
     }
 }
 

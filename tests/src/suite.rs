@@ -44,7 +44,9 @@ pub fn main(suite: &'static str, behaviours: &[Behaviour]) -> ExitCode {
     }
     let arguments = Arguments::from_args();
     if !arguments.list && nix::unistd::geteuid().is_root() {
-        eprintln!("umvu-tests: refuses to run as root: the facts tested are those of an ordinary user (see meta/check)");
+        eprintln!(
+            "umvu-tests: refuses to run as root: the facts tested are those of an ordinary user (see meta/check)"
+        );
         return ExitCode::from(2);
     }
     let umvu = Umvu::find();
@@ -75,20 +77,12 @@ fn run_as_guest(behaviours: &[Behaviour], name: &str) -> ExitCode {
     }
 }
 
-fn trial(
-    suite: &'static str,
-    behaviour: Behaviour,
-    place: Place,
-    umvu: &Umvu,
-    expectations: &Expectations,
-) -> Trial {
+fn trial(suite: &'static str, behaviour: Behaviour, place: Place, umvu: &Umvu, expectations: &Expectations) -> Trial {
     let name = format!("{}::{}", behaviour.name, place.name());
     let expectation = expectations.of(&name);
     let ignored = place.is_inside() && matches!(umvu, Umvu::NotWrittenYet);
-    Trial::test(name.clone(), move || {
-        expectation.judge(|| run(suite, behaviour, place, &name).map_err(Failed::from))
-    })
-    .with_ignored_flag(ignored)
+    Trial::test(name.clone(), move || expectation.judge(|| run(suite, behaviour, place, &name).map_err(Failed::from)))
+        .with_ignored_flag(ignored)
 }
 
 fn run(suite: &str, behaviour: Behaviour, place: Place, name: &str) -> Result<(), String> {
@@ -98,11 +92,7 @@ fn run(suite: &str, behaviour: Behaviour, place: Place, name: &str) -> Result<()
         Body::from_outside(body) => body(&runner),
         Body::in_guest(_) => {
             let guest = std::env::current_exe().map_err(|e| format!("current_exe: {e}"))?;
-            let finished = runner.run([
-                guest.as_os_str(),
-                "--guest".as_ref(),
-                behaviour.name.as_ref(),
-            ]);
+            let finished = runner.run([guest.as_os_str(), "--guest".as_ref(), behaviour.name.as_ref()]);
             if !finished.status.success() {
                 return Err(finished.to_string());
             }

@@ -29,38 +29,20 @@ impl Terminal {
     /// When no terminal can be had or the command cannot be started.
     #[must_use]
     pub fn start(runner: &Runner, command: &[&str]) -> Self {
-        let size = Winsize {
-            ws_row: 24,
-            ws_col: 80,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).expect("openpty");
         let mut line: Vec<OsString> = ["setsid", "--ctty", "--wait"].map(OsString::from).into();
         line.extend(runner.command_line(command));
         let mut command = runner.outside(&line);
         let end = || Stdio::from(pty.slave.try_clone().expect("dup of a terminal"));
         // setsid forks when it leads a process group, so it must start in ours.
-        std::os::unix::process::CommandExt::process_group(
-            &mut command,
-            nix::unistd::getpgrp().as_raw(),
-        );
-        let child = command
-            .stdin(end())
-            .stdout(end())
-            .stderr(end())
-            .spawn()
-            .expect("setsid");
+        std::os::unix::process::CommandExt::process_group(&mut command, nix::unistd::getpgrp().as_raw());
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("setsid");
         drop(command);
         drop(pty.slave);
         let master = File::from(pty.master);
         let output = read_all(master.try_clone().expect("dup of a terminal"));
-        Self {
-            child,
-            master,
-            output,
-            unread: Vec::new(),
-        }
+        Self { child, master, output, unread: Vec::new() }
     }
 
     /// Types bytes.
@@ -84,10 +66,7 @@ impl Terminal {
                 self.unread.drain(..at + wanted.len());
                 return;
             }
-            match self
-                .output
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.unread.extend(bytes),
                 Err(why) => self.give_up(wanted, why),
             }
@@ -106,12 +85,7 @@ impl Terminal {
     ///
     /// When the terminal is gone.
     pub fn resize(&self, rows: u16, columns: u16) {
-        let size = rustix::termios::Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&self.master, size).expect("TIOCSWINSZ");
     }
 
@@ -152,7 +126,5 @@ fn read_all(mut master: File) -> Receiver<Vec<u8>> {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len().max(1))
-        .position(|window| window == needle)
+    haystack.windows(needle.len().max(1)).position(|window| window == needle)
 }

@@ -41,17 +41,11 @@ pub fn finish(mut command: Command, input: &[u8], patience: Duration) -> Result<
     let status = child.wait().map_err(|e| format!("{label}: wait: {e}"))?;
     let stdout = received(&stdout, deadline).ok_or_else(|| held_open(&label))?;
     let stderr = received(&stderr, deadline).ok_or_else(|| held_open(&label))?;
-    let finished = Finished {
-        status,
-        stdout,
-        stderr,
-    };
+    let finished = Finished { status, stdout, stderr };
     if in_time {
         Ok(finished)
     } else {
-        Err(format!(
-            "{label}: hung for {patience:?} and was killed: {finished}"
-        ))
+        Err(format!("{label}: hung for {patience:?} and was killed: {finished}"))
     }
 }
 
@@ -86,12 +80,7 @@ pub fn kill_tree(child: &Child) {
     let parents = parents();
     let mut next = 0;
     while let Some(&parent) = tree.get(next) {
-        tree.extend(
-            parents
-                .iter()
-                .filter(|(_, of)| *of == parent)
-                .map(|(pid, _)| *pid),
-        );
+        tree.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
         next += 1;
     }
     // Children first: the supervisor dies last and cannot start anything in between.
@@ -132,8 +121,6 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
 }
 
 fn received(from: &Receiver<Vec<u8>>, deadline: Instant) -> Option<Vec<u8>> {
-    let left = deadline
-        .saturating_duration_since(Instant::now())
-        .max(Duration::from_secs(1));
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
     from.recv_timeout(left).ok()
 }

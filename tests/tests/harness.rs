@@ -18,12 +18,7 @@ fn the_guest_starts_in_a_fresh_directory_with_one_thread() {
     let here = std::env::current_dir().expect("getcwd");
     assert!(here.ends_with("work"), "{}", here.display());
     assert_eq!(std::fs::read_dir(".").expect("readdir").count(), 0);
-    assert_eq!(
-        std::fs::read_dir("/proc/self/task")
-            .expect("readdir")
-            .count(),
-        1
-    );
+    assert_eq!(std::fs::read_dir("/proc/self/task").expect("readdir").count(), 1);
     std::fs::write("file", "contents").expect("a directory to write in");
 }
 
@@ -37,8 +32,5 @@ fn a_command_that_hangs_is_killed_with_its_children(r: &Runner) {
 fn the_deny_filter_denies_mounts_and_namespaces(r: &Runner) {
     let denied = program("denied");
     let filter = env!("CARGO_BIN_EXE_deny-filter");
-    assert_eq!(
-        r.run([filter.as_ref(), denied.as_os_str()]).line(),
-        "all denied"
-    );
+    assert_eq!(r.run([filter.as_ref(), denied.as_os_str()]).line(), "all denied");
 }

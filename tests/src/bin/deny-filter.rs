@@ -68,9 +68,6 @@ fn install() -> Result<(), SeccompError> {
         filter.add_rule_conditional(denied, clone, &[set])?;
     }
     // Its flags are in memory, where a filter cannot look: libc must fall back to clone.
-    filter.add_rule(
-        ScmpAction::Errno(libc::ENOSYS),
-        ScmpSyscall::from_name("clone3")?,
-    )?;
+    filter.add_rule(ScmpAction::Errno(libc::ENOSYS), ScmpSyscall::from_name("clone3")?)?;
     filter.load()
 }
