@@ -16,8 +16,10 @@ pub mod guest;
 pub mod process;
 pub mod redirect;
 pub mod seccomp;
+mod view_call;
 
 pub use rustix::io::Errno;
+pub use view_call::view_call;
 
 /// Turns what a libc function returned into a result: -1 stands for the error in this thread's `errno`.
 fn check<T: PartialOrd + Default>(returned: T) -> Result<T, Errno> {
