@@ -1,0 +1,191 @@
+//! umvu: starts a command in a view. Decides what is to be started and from which options; how a supervisor works
+//! is the hypervisor's business.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, ValueHint};
+
+use crate::client::Supervisor;
+use crate::log::{self, Amount};
+use crate::modules::{self, MODULES};
+use crate::nested::{self, Stacked};
+use crate::program;
+use crate::rc::{self, Wanted};
+use crate::report::Failure;
+use crate::start::{self, Config, Nesting, TraceTarget};
+
+/// Runs a command in a view: with a file tree, users, and whatever else its modules bring, of its own.
+///
+/// COMMAND, or the shell in the variable SHELL, and all that it starts see the view. At first the view is the
+/// system as it is; vu_insmod(1), vumount(1) and vusu(1), used inside, change it, and nothing of that is seen
+/// outside. No privilege is needed. A view virtualises and does not confine: what runs in it has the rights of the
+/// user who started it.
+///
+/// Before COMMAND, /etc/vurc and ~/.vurc are run inside the view: an executable file itself, any other by /bin/sh.
+/// One that fails ends umvu. Inside a view, umvu stacks a further view on that of the caller.
+///
+/// The status is that of COMMAND, 128 and the number of the signal that ended it, 127 where COMMAND is not found, 126
+/// where it cannot be executed, 2 for a wrong command line, and 1 where the view cannot be made.
+#[derive(Debug, Parser)]
+#[command(name = "umvu", version, disable_version_flag = true)]
+#[command(override_usage = "umvu [OPTIONS] [COMMAND [ARGUMENT...]]", after_help = modules::help())]
+pub struct Options {
+    /// Load MODULE, with its options after commas, before COMMAND; may be repeated
+    #[arg(short, long, value_name = "MODULE[,OPTION...]")]
+    module: Vec<OsString>,
+    /// Name the view
+    #[arg(short = 'V', long, alias = "vu_name", value_name = "NAME")]
+    vu_name: Option<OsString>,
+    /// Do not allow views to be stacked on this one
+    #[arg(short = 'x', long)]
+    nonesting: bool,
+    /// Run FILE, and not /etc/vurc and ~/.vurc
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "norc", value_hint = ValueHint::FilePath)]
+    rc: Option<PathBuf>,
+    /// Run neither /etc/vurc nor ~/.vurc
+    #[arg(short = 'N', long)]
+    norc: bool,
+    /// Switch debug tags on from the start, see vudebug(1)
+    #[arg(short, long, value_name = "TAGS")]
+    debugtags: Option<OsString>,
+    /// Log up to LEVEL on standard error: 0 to 7 as in syslog(3), or off, error, warn, info, debug, trace [default: warn]
+    #[arg(short, long, value_name = "LEVEL")]
+    loglevel: Option<Amount>,
+    /// Log up to LEVEL in the system's log
+    #[arg(short, long, value_name = "LEVEL")]
+    syslog: Option<Amount>,
+    /// Show the calls of all processes in the view, with who answered them, on standard error or in FILE
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    trace: Option<Option<PathBuf>>,
+    /// Print version
+    #[arg(long, action = ArgAction::Version)]
+    version: (),
+    #[arg(long = rc::RUN, hide = true)]
+    run_rc: Vec<PathBuf>,
+    /// What to run; options after it are its own
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, value_hint = ValueHint::CommandWithArguments)]
+    command: Vec<OsString>,
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// An rc file cannot be read or fails; the view cannot be made; the command cannot be executed; inside a view, an
+/// option is for the supervisor that runs already.
+pub fn run(options: Options) -> Result<ExitCode, Failure> {
+    if !options.run_rc.is_empty() {
+        return Err(rc::run_then_become(&options.run_rc, &options.command));
+    }
+    match Supervisor::connect() {
+        Ok(view) if !view.nesting => {
+            Err(Failure::Failed("no view can be stacked on this one: its umvu was started with --nonesting".to_owned()))
+        }
+        Ok(view) => Err(nested::run(&options.stacked()?, &view)),
+        Err(Failure::OutsideView) => options.start(),
+        Err(failure) => Err(failure),
+    }
+}
+
+impl Options {
+    fn start(self) -> Result<ExitCode, Failure> {
+        let files = rc::files(self.wanted())?;
+        let command = command_or_shell(self.command);
+        if files.is_empty() {
+            program::check(&command[0])?;
+        }
+        log::start(self.loglevel.unwrap_or_default(), self.syslog)?;
+        let config = Config {
+            command: rc::before(&files, command)?,
+            modules: MODULES,
+            load: self.module.into_iter().map(OsString::into_vec).collect(),
+            name: self.vu_name.map(OsString::into_vec),
+            nesting: if self.nonesting { Nesting::Refused } else { Nesting::Allowed },
+            trace: self.trace.map(|file| file.map_or(TraceTarget::Stderr, TraceTarget::File)),
+            debug_tags: self.debugtags.map(OsString::into_vec).unwrap_or_default(),
+        };
+        start::run(config).map(ExitCode::from).map_err(|error| Failure::Failed(error.to_string()))
+    }
+
+    fn stacked(self) -> Result<Stacked, Failure> {
+        for (given, option) in [
+            (self.trace.is_some(), "--trace"),
+            (self.loglevel.is_some(), "--loglevel"),
+            (self.syslog.is_some(), "--syslog"),
+            (self.nonesting, "--nonesting"),
+        ] {
+            if given {
+                return Err(Failure::Usage(format!("{option}: is for the first umvu, whose supervisor runs already")));
+            }
+        }
+        Ok(Stacked {
+            rc: rc::files(self.wanted())?,
+            command: command_or_shell(self.command),
+            name: self.vu_name.map(OsString::into_vec),
+            load: self.module.into_iter().map(OsString::into_vec).collect(),
+            debug_tags: self.debugtags.map(OsString::into_vec).unwrap_or_default(),
+        })
+    }
+
+    fn wanted(&self) -> Wanted {
+        match (&self.rc, self.norc) {
+            (Some(file), _) => Wanted::Only(file.clone()),
+            (None, true) => Wanted::Nothing,
+            (None, false) => Wanted::Usual,
+        }
+    }
+}
+
+fn command_or_shell(command: Vec<OsString>) -> Vec<OsString> {
+    if !command.is_empty() {
+        return command;
+    }
+    let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    vec![shell.unwrap_or_else(|| "/bin/sh".into())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Options {
+        Options::try_parse_from([&["umvu"], arguments].concat()).unwrap()
+    }
+
+    #[test]
+    fn what_follows_the_command_belongs_to_it() {
+        let options = parsed(&["-N", "ls", "-N", "--help", "--", "-x", "--trace"]);
+        assert_eq!(options.command, ["ls", "-N", "--help", "--", "-x", "--trace"]);
+        assert!(options.norc && !options.nonesting && options.trace.is_none());
+    }
+
+    #[test]
+    fn a_double_dash_ends_the_options_of_umvu() {
+        assert_eq!(parsed(&["-x", "--", "-strange", "-N"]).command, ["-strange", "-N"]);
+    }
+
+    #[test]
+    fn an_unknown_option_before_the_command_is_an_error() {
+        assert!(Options::try_parse_from(["umvu", "--no-such", "ls"]).is_err());
+    }
+
+    #[test]
+    fn trace_does_not_take_the_command_for_its_file() {
+        let options = parsed(&["--trace", "ls"]);
+        assert_eq!((options.trace, options.command), (Some(None), vec![OsString::from("ls")]));
+        assert_eq!(parsed(&["--trace=out", "ls"]).trace, Some(Some(PathBuf::from("out"))));
+    }
+
+    #[test]
+    fn modules_may_be_repeated_and_keep_their_options() {
+        assert_eq!(parsed(&["-m", "viewfs", "-m", "unrealuid,keep", "sh"]).module, ["viewfs", "unrealuid,keep"]);
+    }
+
+    #[test]
+    fn an_option_for_the_supervisor_is_refused_inside_a_view() {
+        let failure = parsed(&["-N", "--trace", "ls"]).stacked().unwrap_err();
+        assert_eq!(failure.to_string(), "--trace: is for the first umvu, whose supervisor runs already");
+    }
+}
