@@ -1,0 +1,66 @@
+//! Names of our own descriptors below `/proc/self/fd`, for the calls that take only a path.
+//!
+//! Such a name is a magic link: following it reaches the very object, a symbolic link included, whatever became
+//! of its path. Knows nothing of views or owners.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::path::DecInt;
+use umvu_interface::{Errno, Result};
+
+const DIRECTORY: &[u8] = b"/proc/self/fd/";
+
+/// The path of a descriptor, kept on the stack.
+pub(crate) struct ProcPath {
+    // The prefix, at most eleven characters of a number, and zeros.
+    bytes: [u8; 32],
+}
+
+impl ProcPath {
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> Self {
+        let number = DecInt::new(fd.as_raw_fd());
+        let mut bytes = [0; 32];
+        for (place, byte) in bytes[..31].iter_mut().zip(DIRECTORY.iter().chain(number.as_bytes())) {
+            *place = *byte;
+        }
+        Self { bytes }
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
+}
+
+/// Opens the object behind `fd` again with other flags; the result is close-on-exec.
+///
+/// # Errors
+/// - `ELOOP`: the object is a symbolic link, and `flags` has no `O_PATH`
+/// - those of open(2)
+pub(crate) fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd> {
+    // O_NOFOLLOW would stop at the magic link itself.
+    let flags = (flags - OFlags::NOFOLLOW) | OFlags::CLOEXEC | OFlags::NOCTTY;
+    rustix::fs::open(ProcPath::of(fd).as_c_str(), flags, Mode::empty())
+}
+
+/// Gives the path that the host now has for the object, with ` (deleted)` at its end where it has none.
+pub(crate) fn path(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    let path = rustix::fs::readlink(ProcPath::of(fd).as_c_str(), Vec::new())?;
+    Ok(path.into_bytes())
+}
+
+/// Makes a hard link `name` in `directory` to the object, which may be a symbolic link or have no name yet.
+pub(crate) fn link(fd: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    rustix::fs::linkat(rustix::fs::CWD, ProcPath::of(fd).as_c_str(), directory, name, AtFlags::SYMLINK_FOLLOW)
+}
+
+/// Opens an object by name in a directory without following it: what every inode holds.
+pub(crate) fn open_path(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        // Nobody blocks here, so nothing is interrupted for long.
+        Err(Errno::INTR) => rustix::fs::openat(directory, name, flags, Mode::empty()),
+        opened => opened,
+    }
+}
