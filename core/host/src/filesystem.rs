@@ -226,6 +226,14 @@ impl Filesystem for HostFs {
         self.shown(host, &statx(host)?)
     }
 
+    fn inode_of_open(&self, host: OwnedFd) -> Result<InodeRef> {
+        if !self.root_is_top {
+            self.below_root(&procfd::path(host.as_fd())?)?;
+        }
+        let me = self.me.upgrade().ok_or(Errno::NOENT)?;
+        Ok(me.inode(host))
+    }
+
     fn fake_ownership(&self) {
         self.ownership.rcu(|now| Some(now.clone().unwrap_or_else(|| Arc::new(Store::in_memory()))));
     }
