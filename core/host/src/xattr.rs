@@ -78,7 +78,10 @@ impl HostInode {
         };
         match self.stand_in(name).filter(|_| caller.credentials.is_faked()) {
             // Where it was kept under the other name, the real one is not there, as a rule.
-            Some(stand_in) => remove(&stand_in).or_else(|_| remove(name)),
+            Some(stand_in) => remove(&stand_in).or_else(|errno| match remove(name) {
+                Err(Errno::PERM | Errno::OPNOTSUPP) => Err(errno),
+                removed => removed,
+            }),
             None => remove(name),
         }
     }
