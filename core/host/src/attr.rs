@@ -1,12 +1,12 @@
 //! Changes of owner, mode, size and times. Knows not who may make them.
 
-use rustix::fs::{chownat, ftruncate, utimensat, AtFlags, Gid, OFlags, Statx, Timespec, Timestamps, Uid};
+use rustix::fs::{chownat, ftruncate, utimensat, AtFlags, Gid, OFlags, Timespec, Timestamps, Uid};
 use rustix::fs::{UTIME_NOW, UTIME_OMIT};
 use umvu_interface::{Caller, Errno, FileKind, Inode, Result, SetAttr, SetTime};
-use umvu_ownership::{FakeKind, Key, Override, Store};
+use umvu_ownership::{Override, Store};
 
 use crate::create::real_mode;
-use crate::filesystem::{kind, mode};
+use crate::filesystem::kind;
 use crate::HostInode;
 
 impl HostInode {
@@ -36,9 +36,7 @@ impl HostInode {
         if change.mode.is_some() && kind == FileKind::Symlink {
             return Err(Errno::OPNOTSUPP);
         }
-        store.update(self.fd(), &Key::from_statx(&host), mode(&host), |now| {
-            changed(now.unwrap_or_else(|| unfaked(&host)), change)
-        })?;
+        self.fs().update(store, self.fd(), &host, |shown| changed(shown, change))?;
         if host.stx_uid != rustix::process::geteuid().as_raw() {
             // The host's mode is another user's business.
             return Ok(());
@@ -65,9 +63,8 @@ impl HostInode {
             let real = if shown.is_some() { real_mode(wanted, kind(&host)) } else { wanted & 0o7777 };
             umvu_sys::file::change_mode(self.fd(), real)?;
         }
-        if let (Some(shown), Some(store)) = (shown, self.fs().ownership()) {
-            store
-                .update(self.fd(), &Key::from_statx(&host), mode(&host), |now| changed(now.unwrap_or(shown), change))?;
+        if let (Some(_), Some(store)) = (shown, self.fs().ownership()) {
+            self.fs().update(&store, self.fd(), &host, |shown| changed(shown, change))?;
         }
         Ok(())
     }
@@ -90,11 +87,6 @@ impl HostInode {
             done => done,
         }
     }
-}
-
-/// What an object without override shows.
-pub(crate) fn unfaked(host: &Statx) -> Override {
-    Override { uid: host.stx_uid, gid: host.stx_gid, mode: mode(host) & 0o7777, kind: FakeKind::Same }
 }
 
 fn changed(mut shown: Override, change: &SetAttr) -> Override {

@@ -4,13 +4,13 @@ use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use rustix::fs::{makedev, AtFlags, Statx, StatxFlags, StatxTimestamp};
 use umvu_interface::{Caller, Errno, FileKind, Filesystem, FsStat, Inode, InodeRef, Result, Stat, Timestamp};
-use umvu_ownership::{FakeKind, Key, Override, Store};
+use umvu_ownership::{FakeKind, Key, Medium, Override, Store};
 
-use crate::procfd;
-use crate::HostInode;
+use crate::seen::Seen;
+use crate::{procfd, HostInode};
 
 /// Fields asked of statx(2) for an inode.
 const MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME).union(StatxFlags::MNT_ID);
@@ -23,6 +23,9 @@ pub struct HostFs {
     root_is_top: bool,
     device: Option<u64>,
     ownership: ArcSwapOption<Store>,
+    seen: Seen,
+    /// The last path of the root on the host that was read.
+    root_path: ArcSwap<Vec<u8>>,
 }
 
 /// Where an object is on the host: mount, device, inode number.
@@ -59,6 +62,8 @@ impl HostFs {
             root_is_top,
             device,
             ownership: ArcSwapOption::new(ownership),
+            seen: Seen::default(),
+            root_path: ArcSwap::default(),
         })
     }
 
@@ -110,23 +115,25 @@ impl HostFs {
         self.root_is_top
     }
 
-    /// Gives the path of the root on the host, empty for `/`.
-    fn root_path(&self) -> Result<Vec<u8>> {
-        if self.root_is_top {
-            return Ok(Vec::new());
-        }
-        // Not kept: the directory may be renamed on the host at any time.
-        procfd::path(self.root.as_fd())
-    }
-
     /// Gives what follows the root's path in a path of the host, without a leading slash.
+    ///
+    /// # Errors
+    /// - `ENOENT`: the path does not lie below the root
     pub(crate) fn below_root(&self, host_path: &[u8]) -> Result<Vec<u8>> {
-        let root = self.root_path()?;
-        match host_path.strip_prefix(root.as_slice()) {
-            Some(b"") => Ok(Vec::new()),
-            Some([b'/', rest @ ..]) => Ok(rest.to_vec()),
-            _ => Err(Errno::NOENT),
+        if self.root_is_top {
+            return after(host_path, b"").ok_or(Errno::NOENT);
         }
+        // Known from an earlier call, unless the host has renamed the directory since.
+        let known = self.root_path.load();
+        if !known.is_empty() {
+            if let Some(rest) = after(host_path, &known) {
+                return Ok(rest);
+            }
+        }
+        let path = procfd::path(self.root.as_fd())?;
+        let rest = after(host_path, &path);
+        self.root_path.store(Arc::new(path));
+        rest.ok_or(Errno::NOENT)
     }
 
     /// Gives the device number shown for an object of the host's device `dev`.
@@ -147,10 +154,29 @@ impl HostFs {
     /// Gives the override of the object, if there is one. `host` describes it.
     pub(crate) fn override_of(&self, fd: BorrowedFd<'_>, host: &Statx) -> Result<Option<Override>> {
         let store = self.store();
-        match &*store {
-            Some(store) if !store.is_empty_hint() => store.get(fd, &Key::from_statx(host), mode(host)),
-            _ => Ok(None),
+        let Some(store) = store.as_ref().filter(|store| !store.is_empty_hint()) else {
+            return Ok(None);
+        };
+        let key = Key::from_statx(host);
+        let read = || store.get(fd, &key, mode(host));
+        match store.medium(&key, mode(host)) {
+            Medium::Xattr => self.seen.get_or_read(&key, host, read),
+            Medium::Database => read(),
         }
+    }
+
+    /// Makes an object show something else, in dependence of what it shows. `host` describes it.
+    pub(crate) fn update(
+        &self,
+        store: &Store,
+        fd: BorrowedFd<'_>,
+        host: &Statx,
+        change: impl FnOnce(Override) -> Override,
+    ) -> Result<()> {
+        let key = Key::from_statx(host);
+        let updated = store.update(fd, &key, mode(host), |now| change(now.unwrap_or_else(|| unfaked(host))));
+        self.seen.forget(&key);
+        updated.map(drop)
     }
 
     /// Gives what guests see of the object. `host` describes it.
@@ -239,6 +265,15 @@ impl Filesystem for HostFs {
     }
 }
 
+/// Gives what follows `directory`, a path without a slash at its end, in `path`.
+fn after(path: &[u8], directory: &[u8]) -> Option<Vec<u8>> {
+    match path.strip_prefix(directory)? {
+        b"" => Some(Vec::new()),
+        [b'/', rest @ ..] => Some(rest.to_vec()),
+        _ => None,
+    }
+}
+
 /// Asks the host about an object.
 pub(crate) fn statx(fd: BorrowedFd<'_>) -> Result<Statx> {
     rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, MASK)
@@ -272,6 +307,11 @@ pub(crate) fn apply(stat: &mut Stat, found: &Override) {
         stat.rdev = rdev;
     }
     stat.mode = kind | (found.mode & 0o7777);
+}
+
+/// What an object without override shows.
+fn unfaked(host: &Statx) -> Override {
+    Override { uid: host.stx_uid, gid: host.stx_gid, mode: mode(host) & 0o7777, kind: FakeKind::Same }
 }
 
 /// Converts what the host says.

@@ -10,9 +10,8 @@ use umvu_interface::{
     Caller, Creation, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, Opened, RemoveKind, RenameFlags,
     Result, SetAttr, Stat, XattrSet,
 };
-use umvu_ownership::{FakeKind, Key};
+use umvu_ownership::FakeKind;
 
-use crate::attr::unfaked;
 use crate::filesystem::{kind, mode, statx};
 use crate::{device, procfd, HostFs};
 
@@ -97,8 +96,7 @@ impl HostInode {
             return false;
         }
         // First the record of what is shown: no moment shows the bits that are added.
-        let recorded =
-            store.update(self.fd(), &Key::from_statx(&host), mode(&host), |now| now.unwrap_or_else(|| unfaked(&host)));
+        let recorded = self.fs.update(store, self.fd(), &host, |shown| shown);
         recorded.is_ok() && umvu_sys::file::change_mode(self.fd(), (mode(&host) | needed) & 0o7777).is_ok()
     }
 

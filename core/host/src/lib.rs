@@ -14,6 +14,7 @@ mod filesystem;
 mod inode;
 mod names;
 mod procfd;
+mod seen;
 mod xattr;
 
 pub use filesystem::HostFs;

@@ -64,7 +64,12 @@ impl HostInode {
                 })
             })
         };
-        match rename(flags) {
+        let done = match rename(flags) {
+            // A directory that changes its parent is written to as well: the entry `..`.
+            Err(Errno::ACCESS) if self.open_entry_to_owner(name) => rename(flags),
+            done => done,
+        };
+        match done {
             Err(Errno::INVAL | Errno::PERM) if flags == RenameFlags::WHITEOUT => {
                 // Some file systems cannot leave a whiteout behind: the old name is free for a moment.
                 rename(RenameFlags::empty())?;
@@ -76,6 +81,14 @@ impl HostInode {
             self.fs().forget(&replaced);
         }
         Ok(())
+    }
+
+    /// Does for an entry what [`HostInode::open_to_owner`] does.
+    fn open_entry_to_owner(&self, name: &Name) -> bool {
+        match procfd::open_path(self.fd(), name.as_bytes()) {
+            Ok(fd) => HostInode::new(Arc::clone(self.fs()), fd).open_to_owner(),
+            Err(_) => false,
+        }
     }
 
     /// Gives an entry that has no other name, if a record of it may have to be forgotten.

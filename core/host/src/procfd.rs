@@ -4,22 +4,23 @@
 //! of its path. Knows nothing of views or owners.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, CWD};
 use rustix::path::DecInt;
 use umvu_interface::{Errno, Result};
 
 const DIRECTORY: &[u8] = b"/proc/self/fd/";
 
 /// The path of a descriptor, kept on the stack.
-pub(crate) struct ProcPath {
+struct ProcPath {
     // The prefix, at most eleven characters of a number, and zeros.
     bytes: [u8; 32],
 }
 
 impl ProcPath {
-    pub(crate) fn of(fd: BorrowedFd<'_>) -> Self {
+    fn of(fd: BorrowedFd<'_>) -> Self {
         let number = DecInt::new(fd.as_raw_fd());
         let mut bytes = [0; 32];
         for (place, byte) in bytes[..31].iter_mut().zip(DIRECTORY.iter().chain(number.as_bytes())) {
@@ -28,8 +29,29 @@ impl ProcPath {
         Self { bytes }
     }
 
-    pub(crate) fn as_c_str(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    /// Gives the path and what it is relative to.
+    fn at(&self) -> (BorrowedFd<'static>, &CStr) {
+        let (start, from) = match directory() {
+            Some(directory) => (directory, DIRECTORY.len()),
+            None => (CWD, 0),
+        };
+        (start, CStr::from_bytes_until_nul(&self.bytes[from..]).unwrap_or_default())
+    }
+}
+
+/// Gives the directory of our descriptors, held open: the way from `/` to there costs more than most calls made
+/// with it.
+fn directory() -> Option<BorrowedFd<'static>> {
+    static HELD: OnceLock<Option<(u32, OwnedFd)>> = OnceLock::new();
+    let held = HELD.get_or_init(|| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty()).ok()?;
+        Some((std::process::id(), fd))
+    });
+    match held {
+        // In a process forked later it is still the directory of the first.
+        Some((process, fd)) if *process == std::process::id() => Some(fd.as_fd()),
+        _ => None,
     }
 }
 
@@ -41,18 +63,23 @@ impl ProcPath {
 pub(crate) fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd> {
     // O_NOFOLLOW would stop at the magic link itself.
     let flags = (flags - OFlags::NOFOLLOW) | OFlags::CLOEXEC | OFlags::NOCTTY;
-    rustix::fs::open(ProcPath::of(fd).as_c_str(), flags, Mode::empty())
+    let path = ProcPath::of(fd);
+    let (start, path) = path.at();
+    rustix::fs::openat(start, path, flags, Mode::empty())
 }
 
 /// Gives the path that the host now has for the object, with ` (deleted)` at its end where it has none.
 pub(crate) fn path(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
-    let path = rustix::fs::readlink(ProcPath::of(fd).as_c_str(), Vec::new())?;
-    Ok(path.into_bytes())
+    let path = ProcPath::of(fd);
+    let (start, path) = path.at();
+    Ok(rustix::fs::readlinkat(start, path, Vec::new())?.into_bytes())
 }
 
 /// Makes a hard link `name` in `directory` to the object, which may be a symbolic link or have no name yet.
 pub(crate) fn link(fd: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    rustix::fs::linkat(rustix::fs::CWD, ProcPath::of(fd).as_c_str(), directory, name, AtFlags::SYMLINK_FOLLOW)
+    let path = ProcPath::of(fd);
+    let (start, path) = path.at();
+    rustix::fs::linkat(start, path, directory, name, AtFlags::SYMLINK_FOLLOW)
 }
 
 /// Opens an object by name in a directory without following it: what every inode holds.

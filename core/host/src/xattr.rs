@@ -6,12 +6,17 @@
 use std::ffi::CString;
 
 use umvu_interface::{Caller, Errno, Result, XattrSet};
+use umvu_ownership::Override;
 use umvu_sys::file;
 
+use crate::filesystem::mode;
 use crate::HostInode;
 
 /// What the names of attributes begin with that stand for those of other namespaces.
 const STAND_IN: &[u8] = b"user.umvu.";
+
+/// The attribute whose value says what the permission bits say, too: acl(5).
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 /// Room for the value of most attributes, in bytes.
 const USUAL: usize = 256;
@@ -44,6 +49,7 @@ impl HostInode {
             self.permitted(|| file::set_xattr(self.fd(), &name, value, flags))
         };
         match write(name) {
+            Ok(()) if name == ACCESS_ACL => self.show_mode_of_acl(),
             Err(errno @ (Errno::PERM | Errno::OPNOTSUPP)) if caller.credentials.is_faked() => {
                 match self.stand_in(name) {
                     Some(stand_in) => write(&stand_in),
@@ -84,6 +90,20 @@ impl HostInode {
             }),
             None => remove(name),
         }
+    }
+
+    /// Shows the permission bits that a new access ACL has given to the host's object.
+    fn show_mode_of_acl(&self) -> Result<()> {
+        let host = self.host()?;
+        let (Some(_), Some(store)) = (self.fs().override_of(self.fd(), &host)?, self.fs().ownership()) else {
+            return Ok(());
+        };
+        self.fs().update(&store, self.fd(), &host, |shown| Override {
+            mode: (shown.mode & !0o777) | (mode(&host) & 0o777),
+            ..shown
+        })?;
+        self.open_to_owner();
+        Ok(())
     }
 
     /// Refuses the names that the store keeps for itself.

@@ -352,3 +352,57 @@ fn a_claimed_identity_gives_the_plain_tree_a_store_once() {
         rustix::process::geteuid().as_raw()
     );
 }
+
+/// An ACL of the three entries that every object has: acl(5), `linux/posix_acl_xattr.h`.
+fn acl(user: u8, group: u8, other: u8) -> Vec<u8> {
+    let mut bytes = vec![2, 0, 0, 0];
+    for (tag, permissions) in [(0x01, user), (0x04, group), (0x20, other)] {
+        bytes.extend([tag, 0, permissions, 0, 0xff, 0xff, 0xff, 0xff]);
+    }
+    bytes
+}
+
+#[test]
+fn a_default_acl_limits_the_mode_shown() {
+    on_both_stores(|tree, fs| {
+        let here: InodeRef = root(fs);
+        as_root(|me| {
+            here.set_xattr(me, b"system.posix_acl_default", &acl(7, 5, 0), XattrSet::Any).unwrap();
+            make(fs, me, "f", Creation::Regular { mode: 0o4466 }).unwrap();
+            make(fs, me, "d", Creation::Directory { mode: 0o777 }).unwrap();
+            here.create_open(me, &name("g"), 0o666, OFlags::RDWR).unwrap();
+        });
+        assert_eq!(owner(fs, "f"), (0, 0, 0o4440));
+        assert_eq!(owner(fs, "d"), (0, 0, 0o750));
+        assert_eq!(owner(fs, "g"), (0, 0, 0o640));
+        assert_eq!(real_mode(tree, "f"), 0o100_640);
+    });
+}
+
+#[test]
+fn an_access_acl_changes_the_mode_shown() {
+    on_both_stores(|tree, fs| {
+        as_root(|me| {
+            let f = make(fs, me, "f", Creation::Regular { mode: 0o4711 }).unwrap();
+            f.set_xattr(me, b"system.posix_acl_access", &acl(4, 6, 0), XattrSet::Any).unwrap();
+        });
+        assert_eq!(owner(fs, "f"), (0, 0, 0o4460));
+        assert_eq!(real_mode(tree, "f"), 0o100_660);
+    });
+}
+
+#[test]
+fn a_directory_that_its_owner_cannot_write_is_moved() {
+    on_both_stores(|tree, fs| {
+        std::fs::create_dir_all(tree.path("from/d")).unwrap();
+        std::fs::create_dir(tree.path("to")).unwrap();
+        for label in ["from/d", "from", "to"] {
+            rustix::fs::chmod(tree.path(label), rustix::fs::Mode::from_raw_mode(0o555)).unwrap();
+        }
+        as_root(|me| {
+            find(fs, "from").rename(me, &name("d"), &find(fs, "to"), &name("d"), RenameFlags::empty()).unwrap();
+        });
+        assert_eq!(stat(fs, "to/d").mode, 0o040_555);
+        assert_eq!(stat(fs, "to").mode, 0o040_555);
+    });
+}
