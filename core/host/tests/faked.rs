@@ -406,3 +406,25 @@ fn a_directory_that_its_owner_cannot_write_is_moved() {
         assert_eq!(stat(fs, "to").mode, 0o040_555);
     });
 }
+
+#[test]
+fn a_store_keeps_nothing_of_what_is_gone() {
+    let tree = Tree::new();
+    let fs = tree.kept();
+    let here: InodeRef = root(&fs);
+    as_root(|me| {
+        for label in ["a", "b", "c"] {
+            make(&fs, me, label, Creation::Symlink { target: b"x" }).unwrap();
+        }
+        here.remove(me, &name("a"), RemoveKind::File).unwrap();
+        here.rename(me, &name("b"), &here, &name("c"), RenameFlags::empty()).unwrap();
+    });
+    assert_eq!(owner(&fs, "c"), (0, 0, 0o777));
+    drop((fs, here));
+    let fs = tree.kept();
+    assert!(!fs.ownership().unwrap().is_empty_hint());
+    let here: InodeRef = root(&fs);
+    as_root(|me| here.remove(me, &name("c"), RemoveKind::File)).unwrap();
+    drop((fs, here));
+    assert!(tree.kept().ownership().unwrap().is_empty_hint());
+}
