@@ -102,6 +102,17 @@ impl Runner {
         command
     }
 
+    /// Runs a command outside of the place and returns its output without the end of line.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    #[must_use]
+    pub fn outside_text(&self, line: &[&str]) -> String {
+        let line: Vec<OsString> = line.iter().map(OsString::from).collect();
+        watch::finish(self.outside(&line), &[], HANG).unwrap_or_else(|why| panic!("{why}")).line()
+    }
+
     /// Runs a command to its end.
     ///
     /// # Panics

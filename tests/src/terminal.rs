@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
-use std::thread;
 use std::time::Instant;
 
-use nix::pty::{openpty, Winsize};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{openpt, ptsname, unlockpt, OpenptFlags};
+use rustix::termios::{tcsetwinsize, Winsize};
 
 use crate::runner::{Runner, HANG};
 use crate::watch;
@@ -16,8 +18,8 @@ use crate::watch;
 /// A running command that has a terminal of its own as its controlling terminal.
 pub struct Terminal {
     child: Child,
-    master: File,
-    output: Receiver<Vec<u8>>,
+    /// The side of the person; `None` once the window is closed.
+    master: Option<File>,
     unread: Vec<u8>,
 }
 
@@ -29,20 +31,34 @@ impl Terminal {
     /// When no terminal can be had or the command cannot be started.
     #[must_use]
     pub fn start(runner: &Runner, command: &[&str]) -> Self {
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(Some(&size), None).expect("openpty");
-        let mut line: Vec<OsString> = ["setsid", "--ctty", "--wait"].map(OsString::from).into();
-        line.extend(runner.command_line(command));
+        Self::start_line(runner, runner.command_line(command))
+    }
+
+    /// Starts a command outside of the runner's place, on a terminal.
+    ///
+    /// # Panics
+    ///
+    /// When no terminal can be had or the command cannot be started.
+    #[must_use]
+    pub fn start_outside(runner: &Runner, command: &[&str]) -> Self {
+        Self::start_line(runner, command.iter().map(OsString::from).collect())
+    }
+
+    fn start_line(runner: &Runner, words: Vec<OsString>) -> Self {
+        let (master, slave) = open_pair();
+        // Without --fork: what is started here is itself the leader of the session.
+        let mut line: Vec<OsString> = ["setsid", "--ctty"].map(OsString::from).into();
+        line.extend(words);
         let mut command = runner.outside(&line);
-        let end = || Stdio::from(pty.slave.try_clone().expect("dup of a terminal"));
         // setsid forks when it leads a process group, so it must start in ours.
-        std::os::unix::process::CommandExt::process_group(&mut command, nix::unistd::getpgrp().as_raw());
+        command.process_group(nix::unistd::getpgrp().as_raw());
+        let end = || Stdio::from(slave.try_clone().expect("dup of a terminal"));
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("setsid");
-        drop(command);
-        drop(pty.slave);
-        let master = File::from(pty.master);
-        let output = read_all(master.try_clone().expect("dup of a terminal"));
-        Self { child, master, output, unread: Vec::new() }
+        Self { child, master: Some(master), unread: Vec::new() }
+    }
+
+    fn master(&mut self) -> &mut File {
+        self.master.as_mut().expect("an open window")
     }
 
     /// Types bytes.
@@ -51,7 +67,7 @@ impl Terminal {
     ///
     /// When the terminal is gone.
     pub fn send(&mut self, bytes: &[u8]) {
-        self.master.write_all(bytes).expect("write to a terminal");
+        self.master().write_all(bytes).expect("write to a terminal");
     }
 
     /// Waits until the output holds `wanted` and forgets everything up to its end.
@@ -66,17 +82,33 @@ impl Terminal {
                 self.unread.drain(..at + wanted.len());
                 return;
             }
-            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(bytes) => self.unread.extend(bytes),
-                Err(why) => self.give_up(wanted, why),
+            if !self.read_more(deadline) {
+                self.give_up(wanted);
             }
         }
     }
 
-    fn give_up(&mut self, wanted: &str, why: RecvTimeoutError) -> ! {
+    /// Reads what is there, or waits for it; says whether something came.
+    fn read_more(&mut self, deadline: Instant) -> bool {
+        let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).expect("a short time");
+        let master = self.master();
+        match poll(&mut [PollFd::new(master, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return true,
+            Err(e) => panic!("poll of a terminal: {e}"),
+        }
+        let mut buffer = [0; 4096];
+        // The last close of the other end is EIO here, not an end of file.
+        let Ok(length @ 1..) = master.read(&mut buffer) else { return false };
+        self.unread.extend_from_slice(&buffer[..length]);
+        true
+    }
+
+    fn give_up(&mut self, wanted: &str) -> ! {
         watch::kill_tree(&self.child);
         let seen = String::from_utf8_lossy(&self.unread);
-        panic!("no {wanted:?} on the terminal ({why}), but:\n{seen}");
+        panic!("no {wanted:?} on the terminal, but:\n{seen}");
     }
 
     /// Changes the size of the window, as a terminal emulator does.
@@ -84,9 +116,8 @@ impl Terminal {
     /// # Panics
     ///
     /// When the terminal is gone.
-    pub fn resize(&self, rows: u16, columns: u16) {
-        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&self.master, size).expect("TIOCSWINSZ");
+    pub fn resize(&mut self, rows: u16, columns: u16) {
+        tcsetwinsize(self.master(), window(rows, columns)).expect("TIOCSWINSZ");
     }
 
     /// Waits for the end of the command.
@@ -95,10 +126,25 @@ impl Terminal {
     ///
     /// When it hangs.
     pub fn wait(&mut self) -> ExitStatus {
-        if !watch::wait_until(&self.child, Instant::now() + HANG) {
-            self.give_up("end of the command", RecvTimeoutError::Timeout);
+        let deadline = Instant::now() + HANG;
+        // Nobody ends on a terminal that nobody reads.
+        while self.master.is_some() && self.read_more(deadline) {}
+        if !watch::wait_until(&self.child, deadline) {
+            self.give_up("end of the command");
         }
         self.child.wait().expect("wait")
+    }
+
+    /// Closes the window, and returns the status of the command as a shell reports it.
+    ///
+    /// # Panics
+    ///
+    /// When the command goes on all the same.
+    #[must_use]
+    pub fn hang_up(mut self) -> Option<i32> {
+        self.master = None;
+        let status = self.wait();
+        status.code().or_else(|| status.signal().map(|signal| 128 + signal))
     }
 }
 
@@ -111,18 +157,20 @@ impl Drop for Terminal {
     }
 }
 
-fn read_all(mut master: File) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = channel();
-    thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        // The last close of the other end is EIO here, not an end of file.
-        while let Ok(length @ 1..) = master.read(&mut buffer) {
-            if sender.send(buffer[..length].to_vec()).is_err() {
-                break;
-            }
-        }
-    });
-    receiver
+/// Opens a terminal: the side of the person and the side of the command. Neither is inherited by
+/// accident, or the window could not be closed.
+fn open_pair() -> (File, File) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("openpt");
+    unlockpt(&master).expect("unlockpt");
+    let name = ptsname(&master, Vec::new()).expect("ptsname");
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let slave = rustix::fs::open(name, flags, Mode::empty()).expect("the side of the command");
+    tcsetwinsize(&master, window(24, 80)).expect("TIOCSWINSZ");
+    (File::from(master), File::from(slave))
+}
+
+fn window(rows: u16, columns: u16) -> Winsize {
+    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

@@ -1,0 +1,9 @@
+// flags: -static
+// A program without loader and shared libraries.
+#include <stdio.h>
+
+int main(void)
+{
+	puts("hello from a static program");
+	return 0;
+}
