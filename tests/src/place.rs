@@ -25,6 +25,8 @@ pub enum Place {
     CowRoot,
 }
 
+/// The view with no module alone.
+pub const PLAIN: &[Place] = &[Place::Plain];
 /// The host and every view of an ordinary user.
 pub const EVERYWHERE: &[Place] = &[Place::Native, Place::Plain, Place::Elsewhere, Place::Cow];
 /// The host alone.

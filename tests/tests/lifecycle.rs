@@ -1,0 +1,189 @@
+//! Beginning and end of a view: who outlives whom, what is left behind, and views inside views.
+
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use umvu_tests::runner::HANG;
+use umvu_tests::{behaviours, watch, Place, Runner};
+
+behaviours! {
+    from_outside at INSIDE {
+        a_killed_supervisor_takes_its_guests_along,
+        a_killed_supervisor_loses_nothing_synced,
+        a_killed_front_takes_the_view_along,
+        nothing_is_left_running_after_the_last_guest,
+        a_view_inside_a_view_is_transparent,
+        three_views_deep_works,
+        the_supervisor_holds_no_guests_descriptor,
+        the_supervisor_is_small,
+        ten_thousand_processes_leave_the_supervisor_as_it_was,
+        two_views_at_once_do_not_meet,
+    }
+    from_outside at PLAIN {
+        starting_a_view_is_quick,
+    }
+}
+
+/// Starts a bash in the place that says its pid and then waits for its input to end.
+fn start(r: &Runner, script: &str) -> (Child, String) {
+    let mut command = r.command(["bash", "-euc", script]);
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("bash");
+    let out = child.stdout.as_mut().expect("a pipe");
+    let mut line = Vec::new();
+    let mut byte = [0; 1];
+    while std::io::Read::read(out, &mut byte).expect("a line") == 1 && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    (child, String::from_utf8(line).expect("plain text"))
+}
+
+/// Finds the supervisor among the children of the front process.
+fn supervisor_of(front: &Child) -> i32 {
+    let children = format!("/proc/{0}/task/{0}/children", front.id());
+    let pids = std::fs::read_to_string(&children).expect("the children of umvu");
+    let pid = pids.split_whitespace().find(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == "umvu-view")
+    });
+    pid.unwrap_or_else(|| panic!("no umvu-view among {pids:?}")).parse().expect("a pid")
+}
+
+fn is_gone(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // A zombie that its new parent has not yet collected runs no more.
+    stat.is_empty() || stat.rsplit(')').next().is_some_and(|fields| fields.trim_start().starts_with(['Z', 'X']))
+}
+
+fn wait_gone(pid: i32) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_gone(pid) {
+        assert!(Instant::now() < deadline, "{pid} goes on");
+        std::thread::yield_now();
+    }
+}
+
+fn a_killed_supervisor_takes_its_guests_along(r: &Runner) {
+    let (mut child, pids) = start(r, "sleep 1000 & sleeper=$!; setsid sleep 1000 & echo $$ $sleeper $!; read line");
+    let guests: Vec<i32> = pids.split(' ').map(|pid| pid.parse().expect("a pid")).collect();
+    kill(Pid::from_raw(supervisor_of(&child)), Signal::SIGKILL).expect("kill");
+    for guest in guests {
+        wait_gone(guest);
+    }
+    assert!(watch::wait_until(&child, Instant::now() + HANG), "umvu waits for a dead view");
+    assert!(!child.wait().expect("wait").success());
+}
+
+fn a_killed_supervisor_loses_nothing_synced(r: &Runner) {
+    let script = "mkdir d; echo contents > d/file; chmod 640 d/file; sync d/file d .; echo done; read line";
+    let (mut child, told) = start(r, script);
+    assert_eq!(told, "done");
+    kill(Pid::from_raw(supervisor_of(&child)), Signal::SIGKILL).expect("kill");
+    assert!(watch::wait_until(&child, Instant::now() + HANG));
+    child.wait().expect("wait");
+    // The same upper directory, another view.
+    assert_eq!(r.bash("cat d/file; stat -c %a d/file").line(), "contents\n640");
+}
+
+fn a_killed_front_takes_the_view_along(r: &Runner) {
+    let (mut child, pids) = start(r, "sleep 1000 & echo $$ $!; read line");
+    let supervisor = supervisor_of(&child);
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    for pid in pids.split(' ').map(|pid| pid.parse().expect("a pid")).chain([supervisor]) {
+        wait_gone(pid);
+    }
+}
+
+fn nothing_is_left_running_after_the_last_guest(r: &Runner) {
+    let (mut child, _) = start(r, "echo ready; read line || :");
+    let supervisor = supervisor_of(&child);
+    drop(child.stdin.take());
+    assert!(watch::wait_until(&child, Instant::now() + HANG));
+    assert!(child.wait().expect("wait").success());
+    wait_gone(supervisor);
+}
+
+fn a_view_inside_a_view_is_transparent(r: &Runner) {
+    let script = "echo outer > file; umvu -N -- sh -c 'cat file; echo inner > file; exit 7' || echo $?; cat file";
+    assert_eq!(r.bash(script).line(), "outer\n7\ninner");
+    // What the inner view mounts is not seen in the outer.
+    let script =
+        "mkdir m u; umvu -N -m viewfs -- sh -c 'vumount -t viewfs -o bind /usr m; ls -d m/share'; ls m | wc -l";
+    assert_eq!(r.bash(script).line(), "m/share\n0");
+}
+
+fn three_views_deep_works(r: &Runner) {
+    let script = "umvu -N -- umvu -N -- sh -c 'echo deep | cat; exit 3'";
+    let finished = r.run(["sh", "-c", script]);
+    assert_eq!(finished.shell_status(), 3);
+    assert_eq!(finished.stdout, b"deep\n");
+}
+
+fn the_supervisor_holds_no_guests_descriptor(r: &Runner) {
+    let (mut child, _) =
+        start(r, "exec 7<> unusual-name; mkfifo p; cat p & ls >/dev/null; echo ready; read line; kill $!");
+    let fds = format!("/proc/{}/fd", supervisor_of(&child));
+    let held: Vec<_> = std::fs::read_dir(fds)
+        .expect("its descriptors")
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter(|target| target.to_string_lossy().contains("unusual-name"))
+        .collect();
+    assert!(held.is_empty(), "{held:?}");
+    watch::kill_tree(&child);
+    child.wait().expect("wait");
+}
+
+fn resident_kib(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+fn the_supervisor_is_small(r: &Runner) {
+    let (mut child, _) = start(r, "ls /usr >/dev/null; echo ready; read line");
+    let resident = resident_kib(supervisor_of(&child));
+    watch::kill_tree(&child);
+    child.wait().expect("wait");
+    assert!(resident < 16 * 1024, "{resident} KiB");
+}
+
+fn ten_thousand_processes_leave_the_supervisor_as_it_was(r: &Runner) {
+    let script = "many() { for i in {1..5000}; do (cd /usr; umask 0$((i % 8))) ; done; }; many; echo warm; read line; many; echo done; read line";
+    let mut command = r.command(["bash", "-c", script]);
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("bash");
+    let mut out = child.stdout.take().expect("a pipe");
+    let mut five = [0; 5];
+    std::io::Read::read_exact(&mut out, &mut five).expect("warm");
+    let supervisor = supervisor_of(&child);
+    let before = resident_kib(supervisor);
+    std::io::Write::write_all(child.stdin.as_mut().expect("a pipe"), b"go\n").expect("a reader");
+    std::io::Read::read_exact(&mut out, &mut five).expect("done");
+    let after = resident_kib(supervisor);
+    watch::kill_tree(&child);
+    child.wait().expect("wait");
+    assert!(after <= before + 1024, "{before} KiB, then {after}");
+}
+
+fn two_views_at_once_do_not_meet(r: &Runner) {
+    let (mut one, _) = start(r, "mkdir -p m; echo ready; read line; kill -0 $$; echo done");
+    assert_eq!(r.run(["sh", "-c", "echo second"]).line(), "second");
+    drop(one.stdin.take());
+    assert!(watch::wait_until(&one, Instant::now() + HANG));
+    one.wait().expect("wait");
+}
+
+/// The target is 5 ms over the bare command; the limit here is what no loaded machine excuses.
+fn starting_a_view_is_quick(r: &Runner) {
+    assert_eq!(r.place(), Place::Plain);
+    let mut times: Vec<Duration> = (0..11)
+        .map(|_| {
+            let start = Instant::now();
+            assert_eq!(r.run(["true"]).success(), b"");
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    assert!(times[5] < Duration::from_millis(100), "{times:?}");
+}
