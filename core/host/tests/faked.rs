@@ -13,9 +13,12 @@ use umvu_interface::{
     Caller, Creation, Errno, FileKind, Filesystem, Inode, InodeRef, Opened, RemoveKind, RenameFlags, SetAttr, SetTime,
     XattrSet,
 };
+use umvu_ownership::Medium;
 
-/// Runs a test on a store in memory and on one beside the tree.
-fn on_both_stores(test: impl Fn(&Tree, &Arc<HostFs>)) {
+/// Runs a test on a store in memory and on those that last.
+fn on_all_stores(test: impl Fn(&Tree, &Arc<HostFs>)) {
+    let tree = Tree::new();
+    test(&tree, &tree.kept_in(Medium::Database));
     let tree = Tree::new();
     test(&tree, &tree.in_memory());
     let tree = Tree::new();
@@ -45,7 +48,7 @@ fn file(opened: Opened) -> std::fs::File {
 
 #[test]
 fn new_objects_belong_to_who_made_them() {
-    on_both_stores(|tree, fs| {
+    on_all_stores(|tree, fs| {
         as_user(33, |me| {
             make(fs, me, "f", Creation::Regular { mode: 0o4500 }).unwrap();
             make(fs, me, "d", Creation::Directory { mode: 0o1555 }).unwrap();
@@ -71,7 +74,7 @@ fn new_objects_belong_to_who_made_them() {
 #[test]
 fn device_nodes_are_kept_and_the_harmless_open() {
     use std::io::Read;
-    on_both_stores(|tree, fs| {
+    on_all_stores(|tree, fs| {
         let device = |label: &str, major, minor| {
             as_root(|me| make(fs, me, label, Creation::CharDevice { mode: 0o666, rdev: makedev(major, minor) }))
                 .unwrap()
@@ -102,7 +105,7 @@ fn device_nodes_are_kept_and_the_harmless_open() {
 
 #[test]
 fn owners_and_modes_change_one_by_one() {
-    on_both_stores(|tree, fs| {
+    on_all_stores(|tree, fs| {
         std::fs::write(tree.path("f"), b"").unwrap();
         std::os::unix::fs::symlink("f", tree.path("l")).unwrap();
         let before = owner(fs, "f");
@@ -126,7 +129,7 @@ fn owners_and_modes_change_one_by_one() {
 
 #[test]
 fn a_change_of_owner_is_a_change_of_the_inode() {
-    on_both_stores(|tree, fs| {
+    on_all_stores(|tree, fs| {
         std::fs::write(tree.path("f"), b"").unwrap();
         for change in [chown(1, 2), chmod(0o600), chmod(0o600)] {
             let before = stat(fs, "f").ctime;
@@ -142,7 +145,7 @@ fn a_change_of_owner_is_a_change_of_the_inode() {
 
 #[test]
 fn set_group_id_directories_pass_their_group_on() {
-    on_both_stores(|_, fs| {
+    on_all_stores(|_, fs| {
         as_root(|me| {
             let dir = make(fs, me, "d", Creation::Directory { mode: 0o777 }).unwrap();
             dir.set_attr(me, &chown(0, 50)).unwrap();
@@ -163,7 +166,7 @@ fn set_group_id_directories_pass_their_group_on() {
 #[test]
 fn a_new_file_is_open_and_named_from_the_start() {
     use std::io::Write;
-    on_both_stores(|tree, fs| {
+    on_all_stores(|tree, fs| {
         let (inode, opened) =
             as_user(5, |me| root(fs).create_open(me, &name("f"), 0, OFlags::WRONLY | OFlags::APPEND)).unwrap();
         let mut opened = file(opened);
@@ -183,7 +186,7 @@ fn a_new_file_is_open_and_named_from_the_start() {
 
 #[test]
 fn an_unnamed_file_has_its_owner_and_keeps_it_with_its_name() {
-    on_both_stores(|_, fs| {
+    on_all_stores(|_, fs| {
         let unnamed = as_user(5, |me| root(fs).tmpfile(me, 0o4600, OFlags::RDWR)).map(file).unwrap();
         assert_eq!(fs.stat_open(unnamed.as_fd()).unwrap().uid, 5);
         let target: InodeRef = fs.inode(OwnedFd::from(unnamed));
@@ -194,7 +197,7 @@ fn an_unnamed_file_has_its_owner_and_keeps_it_with_its_name() {
 
 #[test]
 fn owners_follow_renames_links_and_exchanges() {
-    on_both_stores(|_, fs| {
+    on_all_stores(|_, fs| {
         let here: InodeRef = root(fs);
         as_user(11, |me| {
             make(fs, me, "f", Creation::Regular { mode: 0o600 }).unwrap();
@@ -219,7 +222,7 @@ fn owners_follow_renames_links_and_exchanges() {
 
 #[test]
 fn an_owner_ends_with_the_last_name_but_not_for_who_has_the_file_open() {
-    on_both_stores(|_, fs| {
+    on_all_stores(|_, fs| {
         let here: InodeRef = root(fs);
         as_user(11, |me| {
             let (_, opened) = here.create_open(me, &name("f"), 0o600, OFlags::RDWR).unwrap();
@@ -267,7 +270,7 @@ fn a_store_beside_the_tree_is_read_back() {
 
 #[test]
 fn what_the_real_mode_forbids_is_opened_where_the_view_allowed_it() {
-    on_both_stores(|tree, fs| {
+    on_all_stores(|tree, fs| {
         std::fs::create_dir(tree.path("d")).unwrap();
         std::fs::create_dir(tree.path("d/e")).unwrap();
         std::fs::write(tree.path("d/f"), b"text").unwrap();
@@ -296,7 +299,7 @@ fn what_the_real_mode_forbids_is_opened_where_the_view_allowed_it() {
 
 #[test]
 fn the_host_user_changes_what_is_shown_too() {
-    on_both_stores(|tree, fs| {
+    on_all_stores(|tree, fs| {
         as_root(|me| make(fs, me, "f", Creation::Regular { mode: 0o644 }).unwrap());
         as_host(|me| find(fs, "f").set_attr(me, &chmod(0o400))).unwrap();
         assert_eq!(owner(fs, "f"), (0, 0, 0o400));
@@ -309,7 +312,7 @@ fn the_host_user_changes_what_is_shown_too() {
 
 #[test]
 fn the_mark_is_not_an_attribute_and_refused_names_have_stand_ins() {
-    on_both_stores(|_, fs| {
+    on_all_stores(|_, fs| {
         let f = as_root(|me| make(fs, me, "f", Creation::Regular { mode: 0o644 }).unwrap());
         as_root(|me| f.set_attr(me, &chown(3, 4))).unwrap();
         let mark = umvu_ownership::MARK.to_bytes();
@@ -364,7 +367,7 @@ fn acl(user: u8, group: u8, other: u8) -> Vec<u8> {
 
 #[test]
 fn a_default_acl_limits_the_mode_shown() {
-    on_both_stores(|tree, fs| {
+    on_all_stores(|tree, fs| {
         let here: InodeRef = root(fs);
         as_root(|me| {
             here.set_xattr(me, b"system.posix_acl_default", &acl(7, 5, 0), XattrSet::Any).unwrap();
@@ -381,7 +384,7 @@ fn a_default_acl_limits_the_mode_shown() {
 
 #[test]
 fn an_access_acl_changes_the_mode_shown() {
-    on_both_stores(|tree, fs| {
+    on_all_stores(|tree, fs| {
         as_root(|me| {
             let f = make(fs, me, "f", Creation::Regular { mode: 0o4711 }).unwrap();
             f.set_xattr(me, b"system.posix_acl_access", &acl(4, 6, 0), XattrSet::Any).unwrap();
@@ -393,7 +396,7 @@ fn an_access_acl_changes_the_mode_shown() {
 
 #[test]
 fn a_directory_that_its_owner_cannot_write_is_moved() {
-    on_both_stores(|tree, fs| {
+    on_all_stores(|tree, fs| {
         std::fs::create_dir_all(tree.path("from/d")).unwrap();
         std::fs::create_dir(tree.path("to")).unwrap();
         for label in ["from/d", "from", "to"] {
@@ -427,4 +430,28 @@ fn a_store_keeps_nothing_of_what_is_gone() {
     as_root(|me| here.remove(me, &name("c"), RemoveKind::File)).unwrap();
     drop((fs, here));
     assert!(tree.kept().ownership().unwrap().is_empty_hint());
+}
+
+#[test]
+fn what_gets_no_name_is_not_recorded() {
+    let tree = Tree::new();
+    let fs = tree.kept_in(Medium::Database);
+    std::fs::write(tree.path("f"), b"").unwrap();
+    as_root(|me| {
+        assert_eq!(make(&fs, me, "f", Creation::Regular { mode: 0 }).err(), Some(Errno::EXIST));
+        assert!(fs.ownership().unwrap().is_empty_hint());
+        let unnamed = file(root(&fs).tmpfile(me, 0o600, OFlags::RDWR).unwrap());
+        assert_eq!(fs.stat_open(unnamed.as_fd()).unwrap().uid, 0);
+    });
+    drop(fs);
+    let fs = tree.kept_in(Medium::Database);
+    assert!(fs.ownership().unwrap().is_empty_hint());
+    as_user(7, |me| {
+        let unnamed = root(&fs).tmpfile(me, 0o640, OFlags::RDWR).map(file).unwrap();
+        let target: InodeRef = fs.inode(OwnedFd::from(unnamed));
+        root(&fs).link(me, &name("named"), &target).unwrap();
+        root(&fs).link(me, &name("again"), &target).unwrap();
+    });
+    drop(fs);
+    assert_eq!(owner(&tree.kept_in(Medium::Database), "named"), (7, 7, 0o640));
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use umvu_host::{HostFs, HostInode};
 use umvu_interface::{Caller, Capabilities, Credentials, Ids, Inode, InodeRef, Name, Origin, Stat};
-use umvu_ownership::Store;
+use umvu_ownership::{Medium, Store};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -51,7 +51,11 @@ impl Tree {
 
     /// The tree with a store that lasts.
     pub fn kept(&self) -> Arc<HostFs> {
-        let store = Store::open(self.fd().as_fd(), &self.base.join("beside")).unwrap();
+        self.kept_in(Medium::Xattr)
+    }
+
+    pub fn kept_in(&self, medium: Medium) -> Arc<HostFs> {
+        let store = Store::open_on(self.fd().as_fd(), &self.base.join("beside"), medium).unwrap();
         HostFs::new(self.fd(), Some(Arc::new(store)), None)
     }
 }
