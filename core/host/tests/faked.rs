@@ -7,27 +7,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::Arc;
 
 use rustix::fs::{makedev, OFlags};
-use tree::{as_host, as_root, as_user, find, name, owner, root, stat, Tree};
-use umvu_host::HostFs;
+use tree::{as_host, as_root, as_user, file, find, make, name, on_all_stores, owner, root, stat, Tree};
 use umvu_interface::{
-    Caller, Creation, Errno, FileKind, Filesystem, Inode, InodeRef, Opened, RemoveKind, RenameFlags, SetAttr, SetTime,
-    XattrSet,
+    Creation, Errno, FileKind, Filesystem, Inode, InodeRef, RemoveKind, RenameFlags, SetAttr, SetTime, XattrSet,
 };
-use umvu_ownership::Medium;
-
-/// Runs a test on a store in memory and on those that last.
-fn on_all_stores(test: impl Fn(&Tree, &Arc<HostFs>)) {
-    let tree = Tree::new();
-    test(&tree, &tree.kept_in(Medium::Database));
-    let tree = Tree::new();
-    test(&tree, &tree.in_memory());
-    let tree = Tree::new();
-    test(&tree, &tree.kept());
-}
-
-fn make(fs: &Arc<HostFs>, caller: &Caller<'_>, label: &str, what: Creation<'_>) -> Result<InodeRef, Errno> {
-    root(fs).create(caller, &name(label), &what)
-}
 
 fn chown(uid: u32, gid: u32) -> SetAttr {
     SetAttr { uid: Some(uid), gid: Some(gid), ..SetAttr::default() }
@@ -39,11 +22,6 @@ fn chmod(mode: u32) -> SetAttr {
 
 fn real_mode(tree: &Tree, label: &str) -> u32 {
     std::fs::symlink_metadata(tree.path(label)).unwrap().mode()
-}
-
-fn file(opened: Opened) -> std::fs::File {
-    let Opened::File(fd) = opened;
-    fd.into()
 }
 
 #[test]
@@ -221,54 +199,6 @@ fn owners_follow_renames_links_and_exchanges() {
 }
 
 #[test]
-fn an_owner_ends_with_the_last_name_but_not_for_who_has_the_file_open() {
-    on_all_stores(|_, fs| {
-        let here: InodeRef = root(fs);
-        as_user(11, |me| {
-            let (_, opened) = here.create_open(me, &name("f"), 0o600, OFlags::RDWR).unwrap();
-            let opened = file(opened);
-            here.remove(me, &name("f"), RemoveKind::File).unwrap();
-            assert_eq!(fs.stat_open(opened.as_fd()).unwrap().uid, 11);
-        });
-        // Numbers of removed objects are used again at once.
-        let host = rustix::process::geteuid().as_raw();
-        for _ in 0..50 {
-            as_user(11, |me| {
-                make(fs, me, "x", Creation::Symlink { target: b"1" }).unwrap();
-                here.remove(me, &name("x"), RemoveKind::File).unwrap();
-            });
-            as_host(|me| make(fs, me, "x", Creation::Symlink { target: b"2" }).unwrap());
-            assert_eq!(stat(fs, "x").uid, host);
-            as_host(|me| here.remove(me, &name("x"), RemoveKind::File)).unwrap();
-        }
-    });
-}
-
-#[test]
-fn a_store_beside_the_tree_is_read_back() {
-    let tree = Tree::new();
-    let fs = tree.kept();
-    as_user(11, |me| {
-        make(&fs, me, "f", Creation::Regular { mode: 0o4711 }).unwrap();
-        for number in 0..20 {
-            // An object with a number used before is recorded as any other.
-            let label = format!("l{number}");
-            make(&fs, me, &label, Creation::Symlink { target: b"x" }).unwrap();
-            root(&fs).remove(me, &name(&label), RemoveKind::File).unwrap();
-            make(&fs, me, &label, Creation::Symlink { target: b"y" }).unwrap();
-        }
-        make(&fs, me, "null", Creation::CharDevice { mode: 0o666, rdev: makedev(1, 3) }).unwrap();
-    });
-    drop(fs);
-    let fs = tree.kept();
-    assert_eq!(owner(&fs, "f"), (11, 11, 0o4711));
-    for number in 0..20 {
-        assert_eq!(owner(&fs, &format!("l{number}")).0, 11);
-    }
-    assert_eq!(stat(&fs, "null").rdev, makedev(1, 3));
-}
-
-#[test]
 fn what_the_real_mode_forbids_is_opened_where_the_view_allowed_it() {
     on_all_stores(|tree, fs| {
         std::fs::create_dir(tree.path("d")).unwrap();
@@ -408,50 +338,4 @@ fn a_directory_that_its_owner_cannot_write_is_moved() {
         assert_eq!(stat(fs, "to/d").mode, 0o040_555);
         assert_eq!(stat(fs, "to").mode, 0o040_555);
     });
-}
-
-#[test]
-fn a_store_keeps_nothing_of_what_is_gone() {
-    let tree = Tree::new();
-    let fs = tree.kept();
-    let here: InodeRef = root(&fs);
-    as_root(|me| {
-        for label in ["a", "b", "c"] {
-            make(&fs, me, label, Creation::Symlink { target: b"x" }).unwrap();
-        }
-        here.remove(me, &name("a"), RemoveKind::File).unwrap();
-        here.rename(me, &name("b"), &here, &name("c"), RenameFlags::empty()).unwrap();
-    });
-    assert_eq!(owner(&fs, "c"), (0, 0, 0o777));
-    drop((fs, here));
-    let fs = tree.kept();
-    assert!(!fs.ownership().unwrap().is_empty_hint());
-    let here: InodeRef = root(&fs);
-    as_root(|me| here.remove(me, &name("c"), RemoveKind::File)).unwrap();
-    drop((fs, here));
-    assert!(tree.kept().ownership().unwrap().is_empty_hint());
-}
-
-#[test]
-fn what_gets_no_name_is_not_recorded() {
-    let tree = Tree::new();
-    let fs = tree.kept_in(Medium::Database);
-    std::fs::write(tree.path("f"), b"").unwrap();
-    as_root(|me| {
-        assert_eq!(make(&fs, me, "f", Creation::Regular { mode: 0 }).err(), Some(Errno::EXIST));
-        assert!(fs.ownership().unwrap().is_empty_hint());
-        let unnamed = file(root(&fs).tmpfile(me, 0o600, OFlags::RDWR).unwrap());
-        assert_eq!(fs.stat_open(unnamed.as_fd()).unwrap().uid, 0);
-    });
-    drop(fs);
-    let fs = tree.kept_in(Medium::Database);
-    assert!(fs.ownership().unwrap().is_empty_hint());
-    as_user(7, |me| {
-        let unnamed = root(&fs).tmpfile(me, 0o640, OFlags::RDWR).map(file).unwrap();
-        let target: InodeRef = fs.inode(OwnedFd::from(unnamed));
-        root(&fs).link(me, &name("named"), &target).unwrap();
-        root(&fs).link(me, &name("again"), &target).unwrap();
-    });
-    drop(fs);
-    assert_eq!(owner(&tree.kept_in(Medium::Database), "named"), (7, 7, 0o640));
 }

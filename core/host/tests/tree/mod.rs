@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use umvu_host::{HostFs, HostInode};
-use umvu_interface::{Caller, Capabilities, Credentials, Ids, Inode, InodeRef, Name, Origin, Stat};
+use umvu_interface::{
+    Caller, Capabilities, Creation, Credentials, Errno, Ids, Inode, InodeRef, Name, Opened, Origin, Stat,
+};
 use umvu_ownership::{Medium, Store};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -112,4 +114,24 @@ pub fn stat(fs: &Arc<HostFs>, path: &str) -> Stat {
 pub fn owner(fs: &Arc<HostFs>, path: &str) -> (u32, u32, u32) {
     let stat = stat(fs, path);
     (stat.uid, stat.gid, stat.mode & 0o7777)
+}
+
+/// Runs a test on a store in memory and on those that last.
+pub fn on_all_stores(test: impl Fn(&Tree, &Arc<HostFs>)) {
+    let tree = Tree::new();
+    test(&tree, &tree.kept_in(Medium::Database));
+    let tree = Tree::new();
+    test(&tree, &tree.in_memory());
+    let tree = Tree::new();
+    test(&tree, &tree.kept());
+}
+
+/// Makes an object in the root.
+pub fn make(fs: &Arc<HostFs>, caller: &Caller<'_>, label: &str, what: Creation<'_>) -> Result<InodeRef, Errno> {
+    root(fs).create(caller, &name(label), &what)
+}
+
+pub fn file(opened: Opened) -> std::fs::File {
+    let Opened::File(fd) = opened;
+    fd.into()
 }
