@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{major, minor, AtFlags, FileType, Mode, OFlags};
 use umvu_interface::{Caller, Capabilities, Creation, Errno, FileKind, Inode, InodeRef, Name, Result};
-use umvu_ownership::{FakeKind, Key, Medium, Override, Store};
+use umvu_ownership::{FakeKind, Key, Override, Store};
 
 use crate::filesystem::{kind, mode, statx};
 use crate::inode::owner_bits;
@@ -86,11 +86,7 @@ impl HostInode {
         };
         let shown = self.new_owner(caller, &Creation::Regular { mode })?;
         let fd = make(real_mode(mode, FileKind::Regular))?;
-        let key = record(&store, fd.as_fd(), shown)?;
-        if store.medium(&key, FileKind::Regular.bits()) == Medium::Database {
-            // Mostly no name follows: the record is kept as that of a removed object.
-            store.remove(fd.as_fd(), &key, FileKind::Regular.bits())?;
-        }
+        record(&store, fd.as_fd(), shown)?;
         Ok(fd)
     }
 
@@ -101,10 +97,7 @@ impl HostInode {
         match self.permitted(|| rustix::fs::openat(self.fd(), c".", flags, mode)) {
             Ok(unnamed) => {
                 let key = record(store, unnamed.as_fd(), shown)?;
-                if let Err(errno) = procfd::link(unnamed.as_fd(), self.fd(), name.as_bytes()) {
-                    let _ = store.clear(unnamed.as_fd(), &key, FileKind::Regular.bits());
-                    return Err(errno);
-                }
+                procfd::link(unnamed.as_fd(), self.fd(), name.as_bytes())?;
                 // The descriptor at hand would go on saying that the file was deleted: /proc/PID/fd shows it.
                 let named = procfd::open_path(self.fd(), name.as_bytes());
                 match named.and_then(|named| Ok((Key::of(named.as_fd())?, named))) {

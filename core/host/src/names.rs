@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode};
 use umvu_interface::{Caller, Errno, FileKind, InodeRef, Name, RemoveKind, RenameFlags, Result};
-use umvu_ownership::{Key, Medium};
+use umvu_ownership::Key;
 
 use crate::filesystem::{kind, mode, statx, Removed};
 use crate::{procfd, HostInode};
@@ -26,26 +26,7 @@ impl HostInode {
 
     pub(crate) fn link_entry(&self, _caller: &Caller<'_>, name: &Name, target: &InodeRef) -> Result<()> {
         let target = self.same_tree(target)?;
-        self.permitted(|| procfd::link(target.fd(), self.fd(), name.as_bytes()))?;
-        target.keep_record()
-    }
-
-    /// Records the owner of an object that may just have got its first name as that of any other.
-    fn keep_record(&self) -> Result<()> {
-        if !self.fs().has_overrides() {
-            return Ok(());
-        }
-        let host = self.host()?;
-        let key = Key::from_statx(&host);
-        let store = self.fs().store();
-        match &*store {
-            Some(store) if host.stx_nlink == 1 && store.medium(&key, mode(&host)) == Medium::Database => {
-                let Some(shown) = store.get(self.fd(), &key, mode(&host))? else { return Ok(()) };
-                store.clear(self.fd(), &key, mode(&host))?;
-                store.set(self.fd(), &key, mode(&host), &shown)
-            }
-            _ => Ok(()),
-        }
+        self.permitted(|| procfd::link(target.fd(), self.fd(), name.as_bytes()))
     }
 
     pub(crate) fn remove_entry(&self, name: &Name, kind: RemoveKind) -> Result<()> {

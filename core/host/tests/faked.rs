@@ -7,10 +7,24 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::Arc;
 
 use rustix::fs::{makedev, OFlags};
-use tree::{as_host, as_root, as_user, file, find, make, name, on_all_stores, owner, root, stat, Tree};
+use tree::{as_host, as_root, as_user, find, name, owner, root, stat, Tree};
+use umvu_host::HostFs;
 use umvu_interface::{
-    Creation, Errno, FileKind, Filesystem, Inode, InodeRef, RemoveKind, RenameFlags, SetAttr, SetTime, XattrSet,
+    Caller, Creation, Errno, FileKind, Filesystem, Inode, InodeRef, Opened, RemoveKind, RenameFlags, SetAttr, SetTime,
+    XattrSet,
 };
+
+/// Runs a test on a store in memory and on one beside the tree.
+fn on_both_stores(test: impl Fn(&Tree, &Arc<HostFs>)) {
+    let tree = Tree::new();
+    test(&tree, &tree.in_memory());
+    let tree = Tree::new();
+    test(&tree, &tree.kept());
+}
+
+fn make(fs: &Arc<HostFs>, caller: &Caller<'_>, label: &str, what: Creation<'_>) -> Result<InodeRef, Errno> {
+    root(fs).create(caller, &name(label), &what)
+}
 
 fn chown(uid: u32, gid: u32) -> SetAttr {
     SetAttr { uid: Some(uid), gid: Some(gid), ..SetAttr::default() }
@@ -24,9 +38,14 @@ fn real_mode(tree: &Tree, label: &str) -> u32 {
     std::fs::symlink_metadata(tree.path(label)).unwrap().mode()
 }
 
+fn file(opened: Opened) -> std::fs::File {
+    let Opened::File(fd) = opened;
+    fd.into()
+}
+
 #[test]
 fn new_objects_belong_to_who_made_them() {
-    on_all_stores(|tree, fs| {
+    on_both_stores(|tree, fs| {
         as_user(33, |me| {
             make(fs, me, "f", Creation::Regular { mode: 0o4500 }).unwrap();
             make(fs, me, "d", Creation::Directory { mode: 0o1555 }).unwrap();
@@ -52,7 +71,7 @@ fn new_objects_belong_to_who_made_them() {
 #[test]
 fn device_nodes_are_kept_and_the_harmless_open() {
     use std::io::Read;
-    on_all_stores(|tree, fs| {
+    on_both_stores(|tree, fs| {
         let device = |label: &str, major, minor| {
             as_root(|me| make(fs, me, label, Creation::CharDevice { mode: 0o666, rdev: makedev(major, minor) }))
                 .unwrap()
@@ -83,7 +102,7 @@ fn device_nodes_are_kept_and_the_harmless_open() {
 
 #[test]
 fn owners_and_modes_change_one_by_one() {
-    on_all_stores(|tree, fs| {
+    on_both_stores(|tree, fs| {
         std::fs::write(tree.path("f"), b"").unwrap();
         std::os::unix::fs::symlink("f", tree.path("l")).unwrap();
         let before = owner(fs, "f");
@@ -107,7 +126,7 @@ fn owners_and_modes_change_one_by_one() {
 
 #[test]
 fn a_change_of_owner_is_a_change_of_the_inode() {
-    on_all_stores(|tree, fs| {
+    on_both_stores(|tree, fs| {
         std::fs::write(tree.path("f"), b"").unwrap();
         for change in [chown(1, 2), chmod(0o600), chmod(0o600)] {
             let before = stat(fs, "f").ctime;
@@ -123,7 +142,7 @@ fn a_change_of_owner_is_a_change_of_the_inode() {
 
 #[test]
 fn set_group_id_directories_pass_their_group_on() {
-    on_all_stores(|_, fs| {
+    on_both_stores(|_, fs| {
         as_root(|me| {
             let dir = make(fs, me, "d", Creation::Directory { mode: 0o777 }).unwrap();
             dir.set_attr(me, &chown(0, 50)).unwrap();
@@ -144,7 +163,7 @@ fn set_group_id_directories_pass_their_group_on() {
 #[test]
 fn a_new_file_is_open_and_named_from_the_start() {
     use std::io::Write;
-    on_all_stores(|tree, fs| {
+    on_both_stores(|tree, fs| {
         let (inode, opened) =
             as_user(5, |me| root(fs).create_open(me, &name("f"), 0, OFlags::WRONLY | OFlags::APPEND)).unwrap();
         let mut opened = file(opened);
@@ -164,7 +183,7 @@ fn a_new_file_is_open_and_named_from_the_start() {
 
 #[test]
 fn an_unnamed_file_has_its_owner_and_keeps_it_with_its_name() {
-    on_all_stores(|_, fs| {
+    on_both_stores(|_, fs| {
         let unnamed = as_user(5, |me| root(fs).tmpfile(me, 0o4600, OFlags::RDWR)).map(file).unwrap();
         assert_eq!(fs.stat_open(unnamed.as_fd()).unwrap().uid, 5);
         let target: InodeRef = fs.inode(OwnedFd::from(unnamed));
@@ -175,7 +194,7 @@ fn an_unnamed_file_has_its_owner_and_keeps_it_with_its_name() {
 
 #[test]
 fn owners_follow_renames_links_and_exchanges() {
-    on_all_stores(|_, fs| {
+    on_both_stores(|_, fs| {
         let here: InodeRef = root(fs);
         as_user(11, |me| {
             make(fs, me, "f", Creation::Regular { mode: 0o600 }).unwrap();
@@ -199,8 +218,56 @@ fn owners_follow_renames_links_and_exchanges() {
 }
 
 #[test]
+fn an_owner_ends_with_the_last_name_but_not_for_who_has_the_file_open() {
+    on_both_stores(|_, fs| {
+        let here: InodeRef = root(fs);
+        as_user(11, |me| {
+            let (_, opened) = here.create_open(me, &name("f"), 0o600, OFlags::RDWR).unwrap();
+            let opened = file(opened);
+            here.remove(me, &name("f"), RemoveKind::File).unwrap();
+            assert_eq!(fs.stat_open(opened.as_fd()).unwrap().uid, 11);
+        });
+        // Numbers of removed objects are used again at once.
+        let host = rustix::process::geteuid().as_raw();
+        for _ in 0..50 {
+            as_user(11, |me| {
+                make(fs, me, "x", Creation::Symlink { target: b"1" }).unwrap();
+                here.remove(me, &name("x"), RemoveKind::File).unwrap();
+            });
+            as_host(|me| make(fs, me, "x", Creation::Symlink { target: b"2" }).unwrap());
+            assert_eq!(stat(fs, "x").uid, host);
+            as_host(|me| here.remove(me, &name("x"), RemoveKind::File)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_store_beside_the_tree_is_read_back() {
+    let tree = Tree::new();
+    let fs = tree.kept();
+    as_user(11, |me| {
+        make(&fs, me, "f", Creation::Regular { mode: 0o4711 }).unwrap();
+        for number in 0..20 {
+            // An object with a number used before is recorded as any other.
+            let label = format!("l{number}");
+            make(&fs, me, &label, Creation::Symlink { target: b"x" }).unwrap();
+            root(&fs).remove(me, &name(&label), RemoveKind::File).unwrap();
+            make(&fs, me, &label, Creation::Symlink { target: b"y" }).unwrap();
+        }
+        make(&fs, me, "null", Creation::CharDevice { mode: 0o666, rdev: makedev(1, 3) }).unwrap();
+    });
+    drop(fs);
+    let fs = tree.kept();
+    assert_eq!(owner(&fs, "f"), (11, 11, 0o4711));
+    for number in 0..20 {
+        assert_eq!(owner(&fs, &format!("l{number}")).0, 11);
+    }
+    assert_eq!(stat(&fs, "null").rdev, makedev(1, 3));
+}
+
+#[test]
 fn what_the_real_mode_forbids_is_opened_where_the_view_allowed_it() {
-    on_all_stores(|tree, fs| {
+    on_both_stores(|tree, fs| {
         std::fs::create_dir(tree.path("d")).unwrap();
         std::fs::create_dir(tree.path("d/e")).unwrap();
         std::fs::write(tree.path("d/f"), b"text").unwrap();
@@ -229,7 +296,7 @@ fn what_the_real_mode_forbids_is_opened_where_the_view_allowed_it() {
 
 #[test]
 fn the_host_user_changes_what_is_shown_too() {
-    on_all_stores(|tree, fs| {
+    on_both_stores(|tree, fs| {
         as_root(|me| make(fs, me, "f", Creation::Regular { mode: 0o644 }).unwrap());
         as_host(|me| find(fs, "f").set_attr(me, &chmod(0o400))).unwrap();
         assert_eq!(owner(fs, "f"), (0, 0, 0o400));
@@ -242,7 +309,7 @@ fn the_host_user_changes_what_is_shown_too() {
 
 #[test]
 fn the_mark_is_not_an_attribute_and_refused_names_have_stand_ins() {
-    on_all_stores(|_, fs| {
+    on_both_stores(|_, fs| {
         let f = as_root(|me| make(fs, me, "f", Creation::Regular { mode: 0o644 }).unwrap());
         as_root(|me| f.set_attr(me, &chown(3, 4))).unwrap();
         let mark = umvu_ownership::MARK.to_bytes();
@@ -297,7 +364,7 @@ fn acl(user: u8, group: u8, other: u8) -> Vec<u8> {
 
 #[test]
 fn a_default_acl_limits_the_mode_shown() {
-    on_all_stores(|tree, fs| {
+    on_both_stores(|tree, fs| {
         let here: InodeRef = root(fs);
         as_root(|me| {
             here.set_xattr(me, b"system.posix_acl_default", &acl(7, 5, 0), XattrSet::Any).unwrap();
@@ -314,7 +381,7 @@ fn a_default_acl_limits_the_mode_shown() {
 
 #[test]
 fn an_access_acl_changes_the_mode_shown() {
-    on_all_stores(|tree, fs| {
+    on_both_stores(|tree, fs| {
         as_root(|me| {
             let f = make(fs, me, "f", Creation::Regular { mode: 0o4711 }).unwrap();
             f.set_xattr(me, b"system.posix_acl_access", &acl(4, 6, 0), XattrSet::Any).unwrap();
@@ -326,7 +393,7 @@ fn an_access_acl_changes_the_mode_shown() {
 
 #[test]
 fn a_directory_that_its_owner_cannot_write_is_moved() {
-    on_all_stores(|tree, fs| {
+    on_both_stores(|tree, fs| {
         std::fs::create_dir_all(tree.path("from/d")).unwrap();
         std::fs::create_dir(tree.path("to")).unwrap();
         for label in ["from/d", "from", "to"] {
@@ -338,4 +405,26 @@ fn a_directory_that_its_owner_cannot_write_is_moved() {
         assert_eq!(stat(fs, "to/d").mode, 0o040_555);
         assert_eq!(stat(fs, "to").mode, 0o040_555);
     });
+}
+
+#[test]
+fn a_store_keeps_nothing_of_what_is_gone() {
+    let tree = Tree::new();
+    let fs = tree.kept();
+    let here: InodeRef = root(&fs);
+    as_root(|me| {
+        for label in ["a", "b", "c"] {
+            make(&fs, me, label, Creation::Symlink { target: b"x" }).unwrap();
+        }
+        here.remove(me, &name("a"), RemoveKind::File).unwrap();
+        here.rename(me, &name("b"), &here, &name("c"), RenameFlags::empty()).unwrap();
+    });
+    assert_eq!(owner(&fs, "c"), (0, 0, 0o777));
+    drop((fs, here));
+    let fs = tree.kept();
+    assert!(!fs.ownership().unwrap().is_empty_hint());
+    let here: InodeRef = root(&fs);
+    as_root(|me| here.remove(me, &name("c"), RemoveKind::File)).unwrap();
+    drop((fs, here));
+    assert!(tree.kept().ownership().unwrap().is_empty_hint());
 }

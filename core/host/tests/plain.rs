@@ -6,12 +6,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use rustix::fs::OFlags;
-use tree::{as_host, file, find, name, open_path, root, stat, Tree};
+use tree::{as_host, find, name, open_path, root, stat, Tree};
 use umvu_host::HostFs;
 use umvu_interface::{
-    Creation, Errno, FileKind, Filesystem, Inode, InodeRef, RemoveKind, RenameFlags, SetAttr, SetTime, Timestamp,
-    XattrSet,
+    Creation, Errno, FileKind, Filesystem, Inode, InodeRef, Opened, RemoveKind, RenameFlags, SetAttr, SetTime,
+    Timestamp, XattrSet,
 };
+
+fn file(opened: Opened) -> std::fs::File {
+    let Opened::File(fd) = opened;
+    fd.into()
+}
 
 #[test]
 fn stat_is_that_of_the_host() {

@@ -9,10 +9,8 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use umvu_host::{HostFs, HostInode};
-use umvu_interface::{
-    Caller, Capabilities, Creation, Credentials, Errno, Ids, Inode, InodeRef, Name, Opened, Origin, Stat,
-};
-use umvu_ownership::{Medium, Store};
+use umvu_interface::{Caller, Capabilities, Credentials, Ids, Inode, InodeRef, Name, Origin, Stat};
+use umvu_ownership::Store;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -53,11 +51,7 @@ impl Tree {
 
     /// The tree with a store that lasts.
     pub fn kept(&self) -> Arc<HostFs> {
-        self.kept_in(Medium::Xattr)
-    }
-
-    pub fn kept_in(&self, medium: Medium) -> Arc<HostFs> {
-        let store = Store::open_on(self.fd().as_fd(), &self.base.join("beside"), medium).unwrap();
+        let store = Store::open(self.fd().as_fd(), &self.base.join("beside")).unwrap();
         HostFs::new(self.fd(), Some(Arc::new(store)), None)
     }
 }
@@ -114,24 +108,4 @@ pub fn stat(fs: &Arc<HostFs>, path: &str) -> Stat {
 pub fn owner(fs: &Arc<HostFs>, path: &str) -> (u32, u32, u32) {
     let stat = stat(fs, path);
     (stat.uid, stat.gid, stat.mode & 0o7777)
-}
-
-/// Runs a test on a store in memory and on those that last.
-pub fn on_all_stores(test: impl Fn(&Tree, &Arc<HostFs>)) {
-    let tree = Tree::new();
-    test(&tree, &tree.kept_in(Medium::Database));
-    let tree = Tree::new();
-    test(&tree, &tree.in_memory());
-    let tree = Tree::new();
-    test(&tree, &tree.kept());
-}
-
-/// Makes an object in the root.
-pub fn make(fs: &Arc<HostFs>, caller: &Caller<'_>, label: &str, what: Creation<'_>) -> Result<InodeRef, Errno> {
-    root(fs).create(caller, &name(label), &what)
-}
-
-pub fn file(opened: Opened) -> std::fs::File {
-    let Opened::File(fd) = opened;
-    fd.into()
 }

@@ -1,0 +1,159 @@
+//! The work directory: where copies and new objects are made before they get their names, in the upper layer's own
+//! file system. What a crash left there is removed at the next mount.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use umvu_interface::{Caller, Creation, Errno, FileKind, InodeRef, Name, RemoveKind, Result, XattrSet};
+
+use super::inode::Directory;
+use super::lookup::walk;
+use super::node::Stack;
+use super::whiteout::{OPAQUE, WORK_NAME};
+use super::{UnionFs, ROOT};
+
+/// How deep a tree may be that is removed: what the union makes is never deeper than two.
+const DEPTH: usize = 64;
+
+/// What the layer itself keeps in the work directory, where it has no other place.
+pub(crate) const STATE_NAME: &[u8] = b"state";
+
+/// Where copies are made.
+pub(crate) struct Work {
+    pub(super) directory: InodeRef,
+    /// Where `directory` lies.
+    parent: InodeRef,
+    next: AtomicU64,
+    /// Whether the layer can hold neither 0:0 devices nor attributes.
+    pub(super) needs_oci_names: bool,
+}
+
+fn root_caller() -> Caller<'static> {
+    Caller { tid: 0, credentials: &ROOT, umask: 0 }
+}
+
+impl Work {
+    /// Makes the work directory in the upper layer, and clears away what an earlier one left.
+    pub(crate) fn prepare(upper: &InodeRef, caller: &Caller<'_>) -> Result<Self> {
+        let name = Name::new(WORK_NAME)?;
+        let directory = match upper.create(caller, &name, &Creation::Directory { mode: 0o700 }) {
+            Err(Errno::EXIST) => upper.lookup(&name)?,
+            made => made?,
+        };
+        if directory.kind()? != FileKind::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        let mut work = Self { directory, parent: Arc::clone(upper), next: AtomicU64::new(0), needs_oci_names: false };
+        work.clear()?;
+        work.needs_oci_names = !work.takes_marks(caller)?;
+        Ok(work)
+    }
+
+    /// Tries whether the layer takes whiteouts and attributes.
+    fn takes_marks(&self, caller: &Caller<'_>) -> Result<bool> {
+        let name = self.new_name()?;
+        let device = self.directory.create(caller, &name, &Creation::CharDevice { mode: 0, rdev: 0 });
+        let takes_devices = match device {
+            Ok(_) => true,
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL) => false,
+            Err(errno) => return Err(errno),
+        };
+        let attribute = self.directory.set_xattr(caller, OPAQUE, b"n", XattrSet::Any);
+        let takes_attributes = match attribute {
+            Ok(()) => true,
+            Err(Errno::OPNOTSUPP | Errno::PERM) => false,
+            Err(errno) => return Err(errno),
+        };
+        self.purge(&name);
+        if !(takes_devices && takes_attributes) {
+            tracing::warn!("the upper layer takes no 0:0 devices or no attributes: removals are kept as .wh. files");
+        }
+        Ok(takes_devices && takes_attributes)
+    }
+
+    /// Gives a name that is free.
+    pub(super) fn new_name(&self) -> Result<Name> {
+        Name::new(format!("#{:x}", self.next.fetch_add(1, Ordering::Relaxed)).as_bytes())
+    }
+
+    /// Removes an entry with all that is in it. What cannot be removed stays until the next mount.
+    pub(super) fn purge(&self, name: &Name) {
+        self.purge_in(&self.directory, name);
+    }
+
+    /// The same for an entry of a directory in the work directory.
+    pub(super) fn purge_in(&self, directory: &InodeRef, name: &Name) {
+        if let Err(errno) = remove_tree(directory, name, 0) {
+            if errno != Errno::NOENT {
+                tracing::warn!(?name, %errno, "left in the work directory");
+            }
+        }
+    }
+
+    fn clear(&self) -> Result<()> {
+        for entry in self.directory.read_dir()? {
+            if *entry.name == *STATE_NAME {
+                continue;
+            }
+            remove_tree(&self.directory, &Name::new(&entry.name)?, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves no trace, if nothing is left in it.
+    pub(super) fn finish(&self) {
+        if let Ok(name) = Name::new(WORK_NAME) {
+            let _ = self.parent.remove(&root_caller(), &name, RemoveKind::Directory);
+        }
+    }
+}
+
+fn remove_tree(directory: &InodeRef, name: &Name, depth: usize) -> Result<()> {
+    let inode = directory.lookup(name)?;
+    if inode.kind()? != FileKind::Directory {
+        return directory.remove(&root_caller(), name, RemoveKind::File);
+    }
+    if depth == DEPTH {
+        return Err(Errno::NOTEMPTY);
+    }
+    for entry in inode.read_dir()? {
+        remove_tree(&inode, &Name::new(&entry.name)?, depth + 1)?;
+    }
+    directory.remove(&root_caller(), name, RemoveKind::Directory)
+}
+
+impl UnionFs {
+    /// Makes paths show the covered tree, the last of the layers, whatever the others hold.
+    pub(super) fn except(&self, paths: &[Vec<u8>]) -> Result<()> {
+        let layer = self.layers.len() - 1;
+        let mut by_directory: HashMap<&[u8], HashMap<Box<[u8]>, _>> = HashMap::new();
+        for path in paths {
+            let object = walk(&self.layer(layer)?.root, path)?;
+            let (directory, name) = match path.iter().rposition(|byte| *byte == b'/') {
+                Some(slash) => (&path[..slash], &path[slash + 1..]),
+                None => (&path[..0], path.as_slice()),
+            };
+            by_directory.entry(directory).or_default().insert(name.into(), (layer, object));
+        }
+        let mut held = Vec::new();
+        for (directory, names) in by_directory {
+            let mut node = Arc::clone(&self.root);
+            for name in directory.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+                let found = self.find(&Directory::of(Arc::clone(&node)), name)?;
+                let child = Arc::clone(&found.as_directory()?.node);
+                if child.stack().is_none() {
+                    let lowers = vec![(child.pure_layer(), Arc::clone(found.real()?))];
+                    child.promote(Stack { lowers, ..Stack::default() });
+                }
+                held.push(Arc::clone(&child));
+                node = child;
+            }
+            if let Some(stack) = node.stack() {
+                let _ = stack.excepted.set(names);
+            }
+        }
+        let _ = self.excepting.set(held);
+        Ok(())
+    }
+}

@@ -1,0 +1,381 @@
+//! What the tests stand on: a directory of the host as the world, mounts made by the module as a view makes them,
+//! and short words for what a program would do.
+
+#![allow(dead_code)]
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use umvu_host::HostFs;
+use umvu_interface::{
+    Caller, Capabilities, Creation, Credentials, Errno, FileKind, Filesystem, FilesystemType, Ids, InodeRef, LayerUse,
+    MountError, MountFlags, MountRequest, Mounted, Name, OFlags, Opened, Origin, RemoveKind, RenameFlags, SetAttr,
+    Stat, World,
+};
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// A directory that is removed at the end.
+pub struct Bed {
+    path: PathBuf,
+    host: Arc<HostFs>,
+    /// Whether layers keep owners that the host does not.
+    pub faked: bool,
+}
+
+impl Bed {
+    pub fn new() -> Self {
+        // The modes that the interface is given have the guest's umask applied.
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("umvu-viewfs-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let host = HostFs::new(open(&path), None, None);
+        Self { path, host, faked: false }
+    }
+
+    pub fn faked() -> Self {
+        let mut bed = Self::new();
+        bed.faked = true;
+        bed
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.path.join(path)
+    }
+
+    /// Makes directories.
+    pub fn dirs(&self, paths: &[&str]) -> &Self {
+        for path in paths {
+            std::fs::create_dir_all(self.path(path)).unwrap();
+        }
+        self
+    }
+
+    /// Makes a file, and the directories above it, on the host.
+    pub fn file(&self, path: &str, content: &str) -> &Self {
+        let path = self.path(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+        self
+    }
+
+    pub fn inode(&self, path: &str) -> InodeRef {
+        self.resolve(path.as_bytes()).unwrap()
+    }
+
+    pub fn try_mount(&self, fstype: &str, source: &str, target: &str, options: &[&str]) -> Result<Mounted, MountError> {
+        let module = (umvu_viewfs::MODULE.load)(&[]).unwrap();
+        let types = module.filesystem_types();
+        let found: &Arc<dyn FilesystemType> =
+            types.iter().find(|candidate| candidate.names().contains(&fstype)).expect("a type of that name");
+        let credentials = me();
+        found.mount(
+            &MountRequest {
+                fstype: fstype.as_bytes(),
+                source: source.as_bytes(),
+                target: target.as_bytes(),
+                covered: self.inode(target),
+                options: options.iter().map(|option| option.as_bytes().to_vec()).collect(),
+                flags: MountFlags::empty(),
+                caller: Caller { tid: 1, credentials: &credentials, umask: 0o022 },
+            },
+            self,
+        )
+    }
+
+    pub fn mount(&self, source: &str, target: &str, options: &[&str]) -> Tree {
+        match self.try_mount("viewfs", source, target, options) {
+            Ok(mounted) => Tree::new(mounted),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A copy-on-write union of `lower` with the changes in `upper`.
+    pub fn cow(&self) -> Tree {
+        self.dirs(&["lower", "upper"]);
+        self.mount("/upper", "/lower", &["cow"])
+    }
+
+    pub fn overlay(&self, options: &[&str]) -> Tree {
+        match self.try_mount("overlay", "overlay", "/", options) {
+            Ok(mounted) => Tree::new(mounted),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn host_path(&self, inode: &InodeRef) -> PathBuf {
+        let fd = inode.host_fd().unwrap().as_raw_fd();
+        std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap()
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+impl World for Bed {
+    fn resolve(&self, path: &[u8]) -> umvu_interface::Result<InodeRef> {
+        let root: InodeRef = self.host.root_inode();
+        match path.strip_prefix(b"/").unwrap_or(path) {
+            b"" => Ok(root),
+            path => root.lookup_path(path),
+        }
+    }
+
+    fn layer(&self, directory: &InodeRef, how: LayerUse, state: Option<&InodeRef>) -> Result<InodeRef, MountError> {
+        assert_eq!(how == LayerUse::Upper, state.is_some());
+        let fd = directory.host_fd().unwrap().try_clone_to_owned().unwrap();
+        let layer = HostFs::new(fd, None, None);
+        if self.faked && how == LayerUse::Upper {
+            layer.fake_ownership();
+        }
+        Ok(layer.root_inode())
+    }
+
+    fn is_inside(&self, inner: &InodeRef, outer: &InodeRef) -> bool {
+        self.host_path(inner).starts_with(self.host_path(outer))
+    }
+
+    fn new_device(&self) -> u64 {
+        0xabc0 + NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+pub fn open(path: &Path) -> OwnedFd {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap()
+}
+
+pub fn name(name: &str) -> Name {
+    Name::new(name.as_bytes()).unwrap()
+}
+
+/// The host's own user.
+pub fn me() -> Credentials {
+    let uid = rustix::process::geteuid().as_raw();
+    let capabilities = if uid == 0 { Capabilities::full() } else { Capabilities::none() };
+    let gid = rustix::process::getegid().as_raw();
+    Credentials {
+        uid: Ids::all(uid),
+        gid: Ids::all(gid),
+        groups: Arc::from([].as_slice()),
+        capabilities,
+        securebits: 0,
+        origin: Origin::Host,
+    }
+}
+
+/// A user that only the view knows.
+pub fn faked(uid: u32) -> Credentials {
+    let capabilities = if uid == 0 { Capabilities::full() } else { Capabilities::none() };
+    Credentials { uid: Ids::all(uid), gid: Ids::all(uid), capabilities, origin: Origin::Faked, ..me() }
+}
+
+/// A mounted tree and who uses it.
+pub struct Tree {
+    pub root: InodeRef,
+    pub filesystem: Arc<dyn Filesystem>,
+    pub flags: MountFlags,
+    pub who: Credentials,
+}
+
+impl Tree {
+    pub fn new(mounted: Mounted) -> Self {
+        Self { root: mounted.root, filesystem: mounted.filesystem, flags: mounted.flags, who: me() }
+    }
+
+    pub fn caller(&self) -> Caller<'_> {
+        Caller { tid: 1, credentials: &self.who, umask: 0o022 }
+    }
+
+    pub fn find(&self, path: &str) -> Result<InodeRef, Errno> {
+        match path {
+            "" => Ok(Arc::clone(&self.root)),
+            path => self.root.lookup_path(path.as_bytes()),
+        }
+    }
+
+    /// Finds the directory of a path, and gives the last name.
+    fn split(&self, path: &str) -> Result<(InodeRef, Name), Errno> {
+        let (directory, last) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok((self.find(directory)?, name(last)))
+    }
+
+    pub fn stat(&self, path: &str) -> Stat {
+        self.find(path).unwrap().stat().unwrap()
+    }
+
+    pub fn ino(&self, path: &str) -> u64 {
+        self.stat(path).ino
+    }
+
+    pub fn open(&self, path: &str, flags: OFlags) -> Result<std::fs::File, Errno> {
+        let Opened::File(fd) = self.find(path)?.open(&self.caller(), flags | OFlags::CLOEXEC)?;
+        Ok(fd.into())
+    }
+
+    pub fn read(&self, path: &str) -> Result<String, Errno> {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut self.open(path, OFlags::RDONLY)?, &mut text).unwrap();
+        Ok(text)
+    }
+
+    /// As `echo content > path` does.
+    pub fn write(&self, path: &str, content: &str) -> Result<(), Errno> {
+        let (directory, last) = self.split(path)?;
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let Opened::File(fd) = match directory.create_open(&self.caller(), &last, 0o644, flags) {
+            Ok((_, opened)) => opened,
+            Err(Errno::EXIST) => self.find(path)?.open(&self.caller(), flags | OFlags::TRUNC)?,
+            Err(errno) => return Err(errno),
+        };
+        std::io::Write::write_all(&mut std::fs::File::from(fd), content.as_bytes()).unwrap();
+        Ok(())
+    }
+
+    /// As `echo content >> path` does.
+    pub fn append(&self, path: &str, content: &str) -> Result<(), Errno> {
+        let mut file = self.open(path, OFlags::WRONLY | OFlags::APPEND)?;
+        std::io::Write::write_all(&mut file, content.as_bytes()).unwrap();
+        Ok(())
+    }
+
+    pub fn create(&self, path: &str, what: Creation<'_>) -> Result<InodeRef, Errno> {
+        let (directory, last) = self.split(path)?;
+        directory.create(&self.caller(), &last, &what)
+    }
+
+    pub fn mkdir(&self, path: &str) -> Result<(), Errno> {
+        self.create(path, Creation::Directory { mode: 0o755 }).map(drop)
+    }
+
+    pub fn symlink(&self, target: &str, path: &str) -> Result<(), Errno> {
+        self.create(path, Creation::Symlink { target: target.as_bytes() }).map(drop)
+    }
+
+    pub fn rm(&self, path: &str) -> Result<(), Errno> {
+        let (directory, last) = self.split(path)?;
+        directory.remove(&self.caller(), &last, RemoveKind::File)
+    }
+
+    pub fn rmdir(&self, path: &str) -> Result<(), Errno> {
+        let (directory, last) = self.split(path)?;
+        directory.remove(&self.caller(), &last, RemoveKind::Directory)
+    }
+
+    /// As `rm -r` does.
+    pub fn rm_r(&self, path: &str) -> Result<(), Errno> {
+        if self.find(path)?.kind()? != FileKind::Directory {
+            return self.rm(path);
+        }
+        for entry in self.ls(path)? {
+            self.rm_r(&format!("{path}/{entry}"))?;
+        }
+        self.rmdir(path)
+    }
+
+    pub fn rename(&self, old: &str, new: &str, flags: RenameFlags) -> Result<(), Errno> {
+        let (directory, last) = self.split(old)?;
+        let (new_directory, new_last) = self.split(new)?;
+        directory.rename(&self.caller(), &last, &new_directory, &new_last, flags)
+    }
+
+    pub fn mv(&self, old: &str, new: &str) -> Result<(), Errno> {
+        self.rename(old, new, RenameFlags::empty())
+    }
+
+    pub fn link(&self, old: &str, new: &str) -> Result<(), Errno> {
+        let target = self.find(old)?;
+        let (directory, last) = self.split(new)?;
+        directory.link(&self.caller(), &last, &target)
+    }
+
+    pub fn set(&self, path: &str, change: SetAttr) -> Result<(), Errno> {
+        self.find(path)?.set_attr(&self.caller(), &change)
+    }
+
+    pub fn chmod(&self, path: &str, mode: u32) -> Result<(), Errno> {
+        self.set(path, SetAttr { mode: Some(mode), ..SetAttr::default() })
+    }
+
+    pub fn exists(&self, path: &str) -> bool {
+        match self.find(path) {
+            Ok(_) => true,
+            Err(Errno::NOENT | Errno::NOTDIR) => false,
+            Err(errno) => panic!("{path}: {errno}"),
+        }
+    }
+
+    /// The sorted names of a directory; what is listed exists, once, with the number that stat gives.
+    pub fn ls(&self, path: &str) -> Result<Vec<String>, Errno> {
+        let directory = self.find(path)?;
+        let mut names = Vec::new();
+        for entry in directory.read_dir()? {
+            let inode = directory.lookup(&Name::new(&entry.name).unwrap()).unwrap();
+            let stat = inode.stat().unwrap();
+            let label = String::from_utf8(entry.name.to_vec()).unwrap();
+            assert_eq!(entry.ino, stat.ino, "d_ino of {label}");
+            names.push(label);
+        }
+        names.sort();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count, "a name is listed twice: {names:?}");
+        Ok(names)
+    }
+}
+
+/// Everything below a directory of the host: paths with type, mode and content.
+pub fn picture(path: &Path) -> Vec<String> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let mut lines = Vec::new();
+    let mut todo = vec![path.to_path_buf()];
+    while let Some(directory) = todo.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let entry = entry.unwrap();
+            let meta = entry.path().symlink_metadata().unwrap();
+            let label = entry.path().strip_prefix(path).unwrap().display().to_string();
+            let what = if meta.is_dir() {
+                todo.push(entry.path());
+                String::new()
+            } else if meta.is_symlink() {
+                std::fs::read_link(entry.path()).unwrap().display().to_string()
+            } else if meta.file_type().is_char_device() {
+                format!("device {}", meta.rdev())
+            } else if meta.is_file() {
+                std::fs::read_to_string(entry.path()).unwrap_or_else(|_| "?".into())
+            } else {
+                String::new()
+            };
+            lines.push(format!("{label} {:o} {what}", meta.mode()));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+/// Reads an attribute of an object of the host.
+pub fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut value = vec![0; 512];
+    let length = rustix::fs::lgetxattr(path, name, value.as_mut_slice()).ok()?;
+    value.truncate(length);
+    Some(value)
+}
+
+pub fn set_attribute(path: &Path, name: &str, value: &[u8]) {
+    rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+pub fn whiteout(path: &Path) {
+    let kind = rustix::fs::FileType::CharacterDevice;
+    rustix::fs::mknodat(rustix::fs::CWD, path, kind, rustix::fs::Mode::empty(), 0).unwrap();
+}
+
+pub fn fd_stat(tree: &Tree, file: &std::fs::File) -> Stat {
+    tree.filesystem.stat_open(file.as_fd()).unwrap()
+}
