@@ -3,7 +3,7 @@
 use umvu_interface::ModuleDescriptor;
 
 /// Every module that `vu_insmod` and `umvu -m` can load.
-pub static MODULES: &[&ModuleDescriptor] = &[&umvu_unrealuid::MODULE];
+pub static MODULES: &[&ModuleDescriptor] = &[&umvu_viewfs::MODULE, &umvu_unrealuid::MODULE];
 
 /// Describes the modules and their options for `--help` and the man page of umvu.
 pub fn help() -> String {

@@ -1,1 +1,98 @@
 //! The supervisor: takes a guest's notified calls and answers them from its view.
+//!
+//! Entry point: [`run`]. A notification goes `serve` -> `handlers` (one function per call, found through the table)
+//! -> `resolve` and `mount` -> the inodes of a file system, and back as a `call::Reply`.
+//!
+//! Lock order: `View::change`, then the locks of a file system, then `States`. No lock is held while a guest is
+//! answered, nor across a call that may block, except `View::change` while something is mounted.
+
+mod abi;
+mod call;
+mod credentials;
+mod filter;
+mod fs;
+mod guest;
+mod handlers;
+mod interrupt;
+mod launch;
+mod magic;
+mod mount;
+mod mounting;
+mod placeholder;
+mod redirect;
+mod resolve;
+mod serve;
+mod state;
+mod supervisor;
+mod trace;
+mod view;
+
+use std::ffi::OsString;
+
+pub use launch::run;
+pub use trace::TraceTarget;
+use umvu_interface::ModuleDescriptor;
+
+/// Whether views may be stacked on the one that is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nesting {
+    /// `umvu` inside a view makes another view.
+    Allowed,
+    /// It is refused.
+    Refused,
+}
+
+/// How a view is started.
+pub struct Config {
+    /// Command and arguments; found by `PATH` when it has no slash.
+    pub command: Vec<OsString>,
+    /// All modules that can be loaded.
+    pub modules: &'static [&'static ModuleDescriptor],
+    /// Modules to load at once: `name[,option...]`.
+    pub load: Vec<Vec<u8>>,
+    /// Name of the view.
+    pub name: Option<Vec<u8>>,
+    /// Nesting.
+    pub nesting: Nesting,
+    /// Where calls are traced to.
+    pub trace: Option<TraceTarget>,
+    /// Debug tags that are on.
+    pub debug_tags: Vec<u8>,
+}
+
+/// Why a view cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The filter cannot be made.
+    #[error(transparent)]
+    Filter(#[from] filter::FilterError),
+    /// The kernel refused something.
+    #[error("{what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The trace file.
+    #[error("trace file: {0}")]
+    Trace(std::io::Error),
+    /// The private directory.
+    #[error("private directory: {0}")]
+    Directory(std::io::Error),
+    /// A thread.
+    #[error("thread: {0}")]
+    Thread(std::io::Error),
+    /// In words.
+    #[error("{0}")]
+    Message(String),
+    /// It has been said already.
+    #[error("no view was made")]
+    Told,
+}
+
+impl StartError {
+    fn system<E: Into<std::io::Error>>(what: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self::System { what, source: error.into() }
+    }
+}

@@ -150,3 +150,14 @@ impl SelfFd {
         CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
     }
 }
+
+/// Marks the object at `path` for a fanotify group, as fanotify_mark(2).
+///
+/// # Errors
+/// Those of fanotify_mark(2); `ENOENT` for a path with a NUL byte.
+pub fn fanotify_mark(group: BorrowedFd<'_>, flags: u32, mask: u64, path: &str) -> Result<(), Errno> {
+    let path = std::ffi::CString::new(path).map_err(|_| Errno::NOENT)?;
+    // SAFETY: `path` is a string that outlives the call, and the kernel checks all numbers.
+    let returned = unsafe { libc::fanotify_mark(group.as_raw_fd(), flags, mask, libc::AT_FDCWD, path.as_ptr()) };
+    crate::check(returned).map(drop)
+}

@@ -241,3 +241,14 @@ fn one_signal(signal: Signal) -> libc::sigset_t {
     unsafe { libc::sigaddset(&mut set, signal.as_raw()) };
     set
 }
+
+/// Lets a signal through to the calling thread, whatever the thread's creator blocked.
+///
+/// # Errors
+/// - `EINVAL`: not a signal.
+pub fn admit_signal(signal: Signal) -> Result<(), Errno> {
+    let signal = nix::sys::signal::Signal::try_from(signal.as_raw()).map_err(from_nix)?;
+    let mut set = nix::sys::signal::SigSet::empty();
+    set.add(signal);
+    set.thread_unblock().map_err(from_nix)
+}

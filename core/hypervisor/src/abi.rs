@@ -1,0 +1,111 @@
+//! Kernel structures as guests expect them in memory, byte by byte. Knows nothing of where they come from.
+
+use umvu_interface::{FsStat, Stat, Timestamp};
+
+/// Puts numbers at offsets of a structure of `N` bytes.
+pub struct Bytes<const N: usize>(pub [u8; N]);
+
+impl<const N: usize> Bytes<N> {
+    /// All zero.
+    pub fn new() -> Self {
+        Self([0; N])
+    }
+
+    /// Puts a number at an offset; one that does not fit is the mistake of who declares the structure.
+    pub fn put<const W: usize>(&mut self, at: usize, value: [u8; W]) {
+        self.0[at..at + W].copy_from_slice(&value);
+    }
+}
+
+fn time<const N: usize>(out: &mut Bytes<N>, at: usize, t: Timestamp) {
+    out.put(at, t.seconds.to_ne_bytes());
+    out.put(at + 8, u64::from(t.nanoseconds).to_ne_bytes());
+}
+
+/// `struct stat` of x86_64: `arch/x86/include/uapi/asm/stat.h`.
+pub fn stat(s: &Stat) -> [u8; 144] {
+    let mut out = Bytes::<144>::new();
+    out.put(0, s.dev.to_ne_bytes());
+    out.put(8, s.ino.to_ne_bytes());
+    out.put(16, u64::from(s.nlink).to_ne_bytes());
+    out.put(24, s.mode.to_ne_bytes());
+    out.put(28, s.uid.to_ne_bytes());
+    out.put(32, s.gid.to_ne_bytes());
+    out.put(40, s.rdev.to_ne_bytes());
+    out.put(48, s.size.to_ne_bytes());
+    out.put(56, u64::from(s.blksize).to_ne_bytes());
+    out.put(64, s.blocks.to_ne_bytes());
+    time(&mut out, 72, s.atime);
+    time(&mut out, 88, s.mtime);
+    time(&mut out, 104, s.ctime);
+    out.0
+}
+
+/// `struct statx` of `include/uapi/linux/stat.h`, with the basic fields, the birth time and the mount id.
+pub fn statx(s: &Stat, mount_id: u64) -> [u8; 256] {
+    const BASIC: u32 = 0x7ff;
+    const BTIME: u32 = 0x800;
+    const MNT_ID: u32 = 0x1000;
+    let mut out = Bytes::<256>::new();
+    let mask = BASIC | MNT_ID | if s.btime.is_some() { BTIME } else { 0 };
+    out.put(0, mask.to_ne_bytes());
+    out.put(4, s.blksize.to_ne_bytes());
+    out.put(8, s.attributes.to_ne_bytes());
+    out.put(16, s.nlink.to_ne_bytes());
+    out.put(20, s.uid.to_ne_bytes());
+    out.put(24, s.gid.to_ne_bytes());
+    out.put(28, u16::try_from(s.mode & 0xffff).unwrap_or(0).to_ne_bytes());
+    out.put(32, s.ino.to_ne_bytes());
+    out.put(40, s.size.to_ne_bytes());
+    out.put(48, s.blocks.to_ne_bytes());
+    out.put(56, s.attributes_mask.to_ne_bytes());
+    let mut stamp = |at: usize, t: Timestamp| {
+        out.put(at, t.seconds.to_ne_bytes());
+        out.put(at + 8, t.nanoseconds.to_ne_bytes());
+    };
+    stamp(64, s.atime);
+    stamp(80, s.btime.unwrap_or_default());
+    stamp(96, s.ctime);
+    stamp(112, s.mtime);
+    out.put(128, rustix::fs::major(s.rdev).to_ne_bytes());
+    out.put(132, rustix::fs::minor(s.rdev).to_ne_bytes());
+    out.put(136, rustix::fs::major(s.dev).to_ne_bytes());
+    out.put(140, rustix::fs::minor(s.dev).to_ne_bytes());
+    out.put(144, mount_id.to_ne_bytes());
+    out.0
+}
+
+/// `struct statfs` of `include/uapi/asm-generic/statfs.h`; `flags` are `ST_*`.
+pub fn statfs(s: &FsStat, flags: u64) -> [u8; 120] {
+    const VALID: u64 = 0x20;
+    let mut out = Bytes::<120>::new();
+    let words = [s.magic, s.block_size, s.blocks, s.blocks_free, s.blocks_available, s.files, s.files_free];
+    for (i, word) in words.into_iter().enumerate() {
+        out.put(i * 8, word.to_ne_bytes());
+    }
+    out.put(56, s.fsid[0].to_ne_bytes());
+    out.put(60, s.fsid[1].to_ne_bytes());
+    out.put(64, s.name_max.to_ne_bytes());
+    out.put(72, s.fragment_size.to_ne_bytes());
+    out.put(80, (flags | VALID).to_ne_bytes());
+    out.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::{offset_of, size_of};
+
+    #[test]
+    fn the_sizes_and_offsets_are_the_kernels() {
+        assert_eq!(size_of::<libc::stat>(), 144);
+        assert_eq!(offset_of!(libc::stat, st_mode), 24);
+        assert_eq!(offset_of!(libc::stat, st_ctime), 104);
+        assert_eq!(size_of::<libc::statx>(), 256);
+        assert_eq!(offset_of!(libc::statx, stx_mode), 28);
+        assert_eq!(offset_of!(libc::statx, stx_mtime), 112);
+        assert_eq!(offset_of!(libc::statx, stx_dev_major), 136);
+        assert_eq!(offset_of!(libc::statx, stx_mnt_id), 144);
+        assert_eq!(size_of::<libc::statfs>(), 120);
+    }
+}

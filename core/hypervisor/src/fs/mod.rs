@@ -1,0 +1,4 @@
+//! File systems that the hypervisor itself brings.
+
+pub mod proc;
+pub mod tmp;

@@ -1,0 +1,306 @@
+//! The host's procfs with the guest's truth: whose `self` it is, where its links lead. The texts that must differ
+//! are made in `text`. Knows nothing of mounts and views.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use umvu_interface::{
+    Caller, Creation, DirEntry, Errno, FileKind, Filesystem, FsStat, Inode, InodeRef, Name, Opened, RemoveKind,
+    RenameFlags, Result, SetAttr, Stat, Timestamp, XattrSet,
+};
+
+use crate::mount::Location;
+
+pub mod text;
+
+/// Where a link of `/proc` leads.
+pub enum Jump {
+    /// To a path.
+    Text(Vec<u8>),
+    /// To a place, whatever its path.
+    Place(Location),
+}
+
+/// A link of `/proc` that is not its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Magic {
+    /// `/proc/self`.
+    SelfLink,
+    /// `/proc/thread-self`.
+    ThreadSelf,
+    /// `/proc/PID/cwd`.
+    Cwd(u32),
+    /// `/proc/PID/root`.
+    Root(u32),
+    /// `/proc/PID/exe`.
+    Exe(u32),
+    /// `/proc/PID/fd/N`.
+    Descriptor(u32, i32),
+}
+
+/// A procfs: its root on the host.
+pub struct ProcFs {
+    root: Arc<OwnedFd>,
+}
+
+impl ProcFs {
+    /// Wraps the host's.
+    pub fn new(root: OwnedFd) -> Arc<Self> {
+        Arc::new(Self { root: Arc::new(root) })
+    }
+
+    fn inode(&self, fd: OwnedFd, path: Vec<u8>) -> Arc<ProcInode> {
+        Arc::new(ProcInode { root: self.root.clone(), fd: Some(fd), path })
+    }
+}
+
+/// An object of `/proc`.
+pub struct ProcInode {
+    root: Arc<OwnedFd>,
+    /// `O_PATH`; `None` for the root itself.
+    fd: Option<OwnedFd>,
+    /// From the root of procfs, without a leading slash.
+    path: Vec<u8>,
+}
+
+impl ProcInode {
+    /// The object that a descriptor of the host's procfs stands for.
+    pub fn of_open(fs: &Arc<dyn Filesystem>, fd: &OwnedFd) -> Option<InodeRef> {
+        let fs = fs.as_any().downcast_ref::<ProcFs>()?;
+        let own = crate::guest::proc_path(fd.as_fd());
+        let path = rustix::fs::readlink(&own, Vec::new()).ok()?.into_bytes();
+        let inside = path.strip_prefix(b"/proc")?;
+        let inside = inside.strip_prefix(b"/").unwrap_or(inside).to_vec();
+        let copy = rustix::fs::open(own, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        Some(fs.inode(copy, inside))
+    }
+
+    /// Path from the root of procfs.
+    pub fn path_bytes(&self) -> &[u8] {
+        &self.path
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_ref().unwrap_or(&self.root).as_fd()
+    }
+
+    /// The process (or thread) that the object tells of, and the name below it.
+    pub fn of_process(&self) -> Option<(u32, &[u8])> {
+        let (first, rest) = split(&self.path);
+        let pid = number(first)?;
+        if let Some(inside) = rest.strip_prefix(b"task/") {
+            let (thread, name) = split(inside);
+            return Some((number(thread)?, name));
+        }
+        Some((pid, rest))
+    }
+
+    /// What kind of link it is, if it is none of text.
+    pub fn magic(&self) -> Option<Magic> {
+        match &self.path[..] {
+            b"self" => return Some(Magic::SelfLink),
+            b"thread-self" => return Some(Magic::ThreadSelf),
+            _ => {}
+        }
+        let (pid, name) = self.of_process()?;
+        Some(match name {
+            b"cwd" => Magic::Cwd(pid),
+            b"root" => Magic::Root(pid),
+            b"exe" => Magic::Exe(pid),
+            _ => Magic::Descriptor(pid, i32::try_from(number(name.strip_prefix(b"fd/")?)?).ok()?),
+        })
+    }
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().position(|b| *b == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (path, b""),
+    }
+}
+
+fn number(text: &[u8]) -> Option<u32> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn stat_of(fd: BorrowedFd<'_>) -> Result<Stat> {
+    let time = |t: rustix::fs::StatxTimestamp| Timestamp { seconds: t.tv_sec, nanoseconds: t.tv_nsec };
+    let s = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+    Ok(Stat {
+        dev: rustix::fs::makedev(s.stx_dev_major, s.stx_dev_minor),
+        ino: s.stx_ino,
+        mode: u32::from(s.stx_mode),
+        nlink: s.stx_nlink,
+        uid: s.stx_uid,
+        gid: s.stx_gid,
+        size: s.stx_size,
+        blksize: s.stx_blksize,
+        blocks: s.stx_blocks,
+        atime: time(s.stx_atime),
+        mtime: time(s.stx_mtime),
+        ctime: time(s.stx_ctime),
+        ..Stat::default()
+    })
+}
+
+impl Inode for ProcInode {
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+
+    fn filesystem(&self) -> Arc<dyn Filesystem> {
+        Arc::new(ProcFs { root: self.root.clone() })
+    }
+
+    fn stat(&self) -> Result<Stat> {
+        stat_of(self.fd())
+    }
+
+    fn lookup(&self, name: &Name) -> Result<InodeRef> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(self.fd(), name.as_bytes(), flags, Mode::empty())?;
+        let mut path = self.path.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.as_bytes());
+        Ok(Arc::new(Self { root: self.root.clone(), fd: Some(fd), path }))
+    }
+
+    fn parent(&self) -> Result<InodeRef> {
+        let Some(cut) = self.path.iter().rposition(|b| *b == b'/') else {
+            return Ok(Arc::new(Self { root: self.root.clone(), fd: None, path: Vec::new() }));
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(self.fd(), "..", flags, Mode::empty())?;
+        Ok(Arc::new(Self { root: self.root.clone(), fd: Some(fd), path: self.path[..cut].to_vec() }))
+    }
+
+    fn path(&self) -> Result<Vec<u8>> {
+        Ok(self.path.clone())
+    }
+
+    fn open(&self, _: &Caller<'_>, flags: OFlags) -> Result<Opened> {
+        let flags = (flags | OFlags::CLOEXEC | OFlags::NOCTTY) & !OFlags::NOFOLLOW;
+        Ok(Opened::File(rustix::fs::open(crate::guest::proc_path(self.fd()), flags, Mode::empty())?))
+    }
+
+    fn create(&self, _: &Caller<'_>, _: &Name, _: &Creation<'_>) -> Result<InodeRef> {
+        Err(Errno::NOENT)
+    }
+
+    fn create_open(&self, _: &Caller<'_>, _: &Name, _: u32, _: OFlags) -> Result<(InodeRef, Opened)> {
+        Err(Errno::NOENT)
+    }
+
+    fn readlink(&self) -> Result<Vec<u8>> {
+        Ok(rustix::fs::readlinkat(self.fd(), "", Vec::new())?.into_bytes())
+    }
+
+    fn link(&self, _: &Caller<'_>, _: &Name, _: &InodeRef) -> Result<()> {
+        Err(Errno::PERM)
+    }
+
+    fn remove(&self, _: &Caller<'_>, _: &Name, _: RemoveKind) -> Result<()> {
+        Err(Errno::PERM)
+    }
+
+    fn rename(&self, _: &Caller<'_>, _: &Name, _: &InodeRef, _: &Name, _: RenameFlags) -> Result<()> {
+        Err(Errno::PERM)
+    }
+
+    fn set_attr(&self, _: &Caller<'_>, change: &SetAttr) -> Result<()> {
+        if change.uid.is_some() || change.gid.is_some() {
+            return Err(Errno::PERM);
+        }
+        match change.mode {
+            Some(mode) => rustix::fs::chmod(crate::guest::proc_path(self.fd()), Mode::from_raw_mode(mode)),
+            None => Ok(()),
+        }
+    }
+
+    fn get_xattr(&self, _: &[u8]) -> Result<Vec<u8>> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    fn set_xattr(&self, _: &Caller<'_>, _: &[u8], _: &[u8], _: XattrSet) -> Result<()> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(Vec::new())
+    }
+
+    fn remove_xattr(&self, _: &Caller<'_>, _: &[u8]) -> Result<()> {
+        Err(Errno::OPNOTSUPP)
+    }
+
+    fn read_dir(&self) -> Result<Vec<DirEntry>> {
+        let mut out = Vec::new();
+        for entry in rustix::fs::Dir::read_from(self.fd())? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                let kind = FileKind::from_mode(entry.file_type().as_raw_mode());
+                let dirent_type = kind.map_or(0, FileKind::dirent_type);
+                out.push(DirEntry { name: name.into(), ino: entry.ino(), dirent_type });
+            }
+        }
+        Ok(out)
+    }
+
+    fn host_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd())
+    }
+
+    fn kernel_checks(&self) -> bool {
+        true
+    }
+}
+
+impl Filesystem for ProcFs {
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+
+    fn root(&self) -> InodeRef {
+        Arc::new(ProcInode { root: self.root.clone(), fd: None, path: Vec::new() })
+    }
+
+    fn statfs(&self, _: &dyn Inode) -> Result<FsStat> {
+        let host = rustix::fs::fstatfs(&*self.root)?;
+        Ok(FsStat {
+            magic: u64::try_from(host.f_type).unwrap_or(0x9fa0),
+            block_size: 4096,
+            name_max: 255,
+            fragment_size: 4096,
+            ..FsStat::default()
+        })
+    }
+
+    fn stat_open(&self, host: BorrowedFd<'_>) -> Result<Stat> {
+        stat_of(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(path: &[u8]) -> Option<Magic> {
+        let root = rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        ProcInode { root: Arc::new(root), fd: None, path: path.to_vec() }.magic()
+    }
+
+    #[test]
+    fn links_are_told_by_their_names() {
+        assert_eq!(at(b"self"), Some(Magic::SelfLink));
+        assert_eq!(at(b"12/fd/3"), Some(Magic::Descriptor(12, 3)));
+        assert_eq!(at(b"12/task/13/cwd"), Some(Magic::Cwd(13)));
+        assert_eq!(at(b"12/exe"), Some(Magic::Exe(12)));
+        assert_eq!(at(b"12/fd"), None);
+        assert_eq!(at(b"12/fd/3/x"), None);
+        assert_eq!(at(b"meminfo"), None);
+    }
+}

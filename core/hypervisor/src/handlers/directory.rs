@@ -1,0 +1,206 @@
+//! getdents, the current directory, the root directory, umask. Knows nothing of what trees are made of.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use umvu_interface::{Access, Capabilities, DirEntry, Errno, FileKind, Result};
+
+use crate::call::{Call, Outcome, Reply, DONE};
+use crate::handlers::open::permitted;
+use crate::mount::Location;
+use crate::placeholder::OpenDirectory;
+use crate::resolve::{path_of, Last};
+
+/// `getdents(fd, entries, size)`: the type is the last byte of a record.
+pub fn getdents(call: &Call) -> Outcome {
+    list(call, Form::Old)
+}
+
+/// `getdents64(fd, entries, size)`.
+pub fn getdents64(call: &Call) -> Outcome {
+    list(call, Form::Wide)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Old,
+    Wide,
+}
+
+fn list(call: &Call, form: Form) -> Outcome {
+    if call.state.view.mounts.load().is_host() && call.supervisor.placeholders.is_empty() {
+        return Ok(Reply::Continue);
+    }
+    let fd = call.take_fd(call.i32(0))?;
+    let numbers = rustix::fs::fstat(&fd)?;
+    let Some(open) = call.supervisor.placeholders.find(numbers.st_dev, numbers.st_ino) else {
+        // A directory of the host: the kernel lists it, whatever happened to the descriptor since.
+        return Ok(Reply::Continue);
+    };
+    if rustix::fs::fcntl_getfl(&fd)?.contains(rustix::fs::OFlags::PATH) {
+        return Err(Errno::BADF.into());
+    }
+    let size = usize::try_from(call.u32(2)).unwrap_or(0);
+    let position = rustix::fs::seek(&fd, rustix::fs::SeekFrom::Current(0))?;
+    let mut at = usize::try_from(position).map_err(|_| Errno::INVAL)?;
+    let entries = listing(call, &open, at)?;
+    let mut out = Vec::with_capacity(size.min(64 << 10));
+    while at < entries.len() {
+        let next = at + 1;
+        if !append(&mut out, &entries[at], next, size, form) {
+            break;
+        }
+        at = next;
+    }
+    if out.is_empty() && at < entries.len() {
+        return Err(Errno::INVAL.into());
+    }
+    call.write(call.raw(1), &out)?;
+    rustix::fs::seek(fd.as_fd(), rustix::fs::SeekFrom::Start(at as u64))?;
+    Ok(Reply::Value(i64::try_from(out.len()).unwrap_or(i64::MAX)))
+}
+
+/// The listing of a descriptor: taken anew at its beginning, as after rewinddir(3).
+fn listing(call: &Call, open: &OpenDirectory, at: usize) -> Result<Arc<Vec<DirEntry>>> {
+    let mut kept = open.listing.lock();
+    if at > 0 {
+        if let Some(listing) = &*kept {
+            return Ok(listing.clone());
+        }
+    }
+    let mut entries = Vec::new();
+    let own = open.location.inode.stat()?;
+    if own.nlink == 0 {
+        return Err(Errno::NOENT);
+    }
+    let above = crate::resolve::parent(&call.table(), &open.location).and_then(|p| p.inode.stat());
+    let directory = FileKind::Directory.dirent_type();
+    let dot = |name: &[u8], ino| DirEntry { name: name.into(), ino, dirent_type: directory };
+    entries.push(dot(b".", own.ino));
+    entries.push(dot(b"..", above.map_or(own.ino, |s| s.ino)));
+    entries.extend(open.location.inode.read_dir()?);
+    let listing = Arc::new(entries);
+    *kept = Some(listing.clone());
+    Ok(listing)
+}
+
+/// Appends a record if it fits: `struct linux_dirent` or `struct linux_dirent64`.
+fn append(out: &mut Vec<u8>, entry: &DirEntry, next: usize, size: usize, form: Form) -> bool {
+    let name_at = if form == Form::Wide { 19 } else { 18 };
+    let tail = if form == Form::Wide { 1 } else { 2 };
+    let length = (name_at + entry.name.len() + tail).next_multiple_of(8);
+    if out.len() + length > size {
+        return false;
+    }
+    let start = out.len();
+    out.extend_from_slice(&entry.ino.to_ne_bytes());
+    out.extend_from_slice(&(next as u64).to_ne_bytes());
+    out.extend_from_slice(&u16::try_from(length).unwrap_or(0).to_ne_bytes());
+    if form == Form::Wide {
+        out.push(entry.dirent_type);
+    }
+    out.extend_from_slice(&entry.name);
+    out.resize(start + length, 0);
+    if form == Form::Old {
+        out[start + length - 1] = entry.dirent_type;
+    }
+    true
+}
+
+/// `getcwd(buffer, size)`.
+pub fn getcwd(call: &Call) -> Outcome {
+    if call.state.is_plain() {
+        return Ok(Reply::Continue);
+    }
+    let cwd = call.cwd()?;
+    let table = call.table();
+    let mut path = match path_of(&table, &call.root(&table), &cwd)? {
+        Some(path) => path,
+        // Outside the root: seq_path's prefix, which the C library understands.
+        None => {
+            let mut path = b"(unreachable)".to_vec();
+            path.extend(path_of(&table, &table.root(), &cwd)?.unwrap_or_else(|| b"/".to_vec()));
+            path
+        }
+    };
+    path.push(0);
+    if (path.len() as u64) > call.raw(1) {
+        return Err(Errno::RANGE.into());
+    }
+    call.write(call.raw(0), &path)?;
+    Ok(Reply::Value(i64::try_from(path.len()).unwrap_or(i64::MAX)))
+}
+
+/// `chdir(path)`.
+pub fn chdir(call: &Call) -> Outcome {
+    if call.state.is_plain() {
+        return Ok(Reply::Continue);
+    }
+    let text = call.path(0)?;
+    let place = call.object(libc::AT_FDCWD, &text, Last::Follow)?;
+    enter(call, place)
+}
+
+/// `fchdir(fd)`.
+pub fn fchdir(call: &Call) -> Outcome {
+    if call.state.is_plain() && call.supervisor.placeholders.is_empty() {
+        return Ok(Reply::Continue);
+    }
+    let fd = call.take_fd(call.i32(0))?;
+    let place = call.supervisor.place_of(call, fd)?;
+    enter(call, place)
+}
+
+fn enter(call: &Call, place: Location) -> Outcome {
+    searchable(call, &place)?;
+    call.check_alive()?;
+    call.set_cwd(place)?;
+    DONE
+}
+
+fn searchable(call: &Call, place: &Location) -> core::result::Result<(), crate::call::Fail> {
+    if place.inode.kind()? != FileKind::Directory {
+        return Err(Errno::NOTDIR.into());
+    }
+    if !place.inode.kernel_checks() {
+        return permitted(call, place, Access::EXEC);
+    }
+    let fd = place.inode.host_fd().ok_or(Errno::IO)?;
+    Ok(rustix::fs::access(crate::guest::proc_path(fd), rustix::fs::Access::EXEC_OK)?)
+}
+
+/// `chroot(path)`: needs only the view's own root.
+pub fn chroot(call: &Call) -> Outcome {
+    if call.state.is_plain() {
+        return Ok(Reply::Continue);
+    }
+    let text = call.path(0)?;
+    let place = call.object(libc::AT_FDCWD, &text, Last::Follow)?;
+    searchable(call, &place)?;
+    if !call.credentials().capable(Capabilities::SYS_CHROOT) {
+        return Err(Errno::PERM.into());
+    }
+    call.check_alive()?;
+    // The current directory stays what it is, even outside the new root.
+    let cwd = call.cwd()?;
+    let table = call.table();
+    let generation = call.state.view.generation.load(std::sync::atomic::Ordering::Acquire);
+    let path = path_of(&table, &table.root(), &cwd).ok().flatten();
+    let cwd = Arc::new(crate::state::WorkingDirectory { location: cwd, generation, path });
+    call.change_state(|state| {
+        state.cwd = Some(cwd);
+        state.root = Some(Arc::new(place));
+    })?;
+    DONE
+}
+
+/// `umask(mask)`.
+pub fn umask(call: &Call) -> Outcome {
+    if call.state.is_plain() && call.state.umask.is_none() {
+        return Ok(Reply::Continue);
+    }
+    let old = call.umask();
+    let new = call.u32(0) & 0o777;
+    call.change_state(|state| state.umask = Some(new))?;
+    Ok(Reply::Value(i64::from(old)))
+}

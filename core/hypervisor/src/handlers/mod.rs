@@ -1,0 +1,80 @@
+//! The handlers: one function per notified call, in the file of its family, found through the table.
+//!
+//! Architecture invariant: a handler names no module; it asks the view, and the view knows who claimed what.
+
+use umvu_interface::Errno;
+
+use crate::call::{Call, Fail, Outcome, Reply};
+
+mod attribute;
+mod directory;
+pub mod exec;
+mod host;
+mod identity;
+mod mount;
+mod open;
+mod process;
+mod socket;
+mod stat;
+mod tree;
+mod view;
+mod watch;
+mod xattr;
+
+/// `AUDIT_ARCH_X86_64`.
+const ARCH: u32 = 0xc000_003e;
+/// Bit of the x32 entry.
+const X32: i32 = 0x4000_0000;
+
+macro_rules! handler {
+    ($call:ident $name:ident allow) => {
+        Ok(Reply::Continue)
+    };
+    ($call:ident $name:ident notify $family:ident) => {
+        $family::$name($call)
+    };
+    ($call:ident $name:ident refuse $errno:ident) => {
+        Err(Fail::Errno(Errno::NOSYS))
+    };
+}
+
+macro_rules! dispatch {
+    ($($number:literal $name:ident($($argument:ident: $kind:ident),*) =>
+        $tier:ident $($subject:ident)?
+        $(when_nonnull $pointer:literal)?
+        $(when_in $index:literal [$($value:literal),*])?
+        $(when_any_bits $word:literal [$mask:literal])?
+        $($note:literal)?;)*
+    ) => {
+        fn by_number(call: &Call) -> Option<Outcome> {
+            Some(match call.notification.nr {
+                $($number => handler!(call $name $tier $($subject)?),)*
+                _ => return None,
+            })
+        }
+    };
+}
+
+umvu_table::for_each_syscall!(dispatch);
+
+/// Runs the handler of a call.
+pub fn dispatch(call: &Call) -> Outcome {
+    let nr = call.notification.nr;
+    if call.notification.arch != ARCH || nr & X32 != 0 {
+        static WARNED: std::sync::Once = std::sync::Once::new();
+        WARNED.call_once(|| {
+            tracing::warn!(
+                tid = call.tid(),
+                "refused a call by the 32-bit or x32 entry: only 64-bit programs run in a view so far"
+            );
+        });
+        return Err(Fail::Errno(Errno::NOSYS));
+    }
+    if u32::try_from(nr) == Ok(umvu_table::VU_CALL) {
+        return view::call(call);
+    }
+    by_number(call).unwrap_or_else(|| {
+        tracing::warn!(tid = call.tid(), nr, "refused a system call that the table does not know");
+        Err(Fail::Errno(Errno::NOSYS))
+    })
+}

@@ -1,0 +1,235 @@
+//! prctl, resource limits, namespaces: what a process asks about itself and the view must answer or watch.
+
+use umvu_interface::{Capabilities, Errno};
+
+use crate::call::{Call, Outcome, Reply, DONE};
+use crate::guest;
+
+const RLIMIT_LOCKS: u32 = 10;
+
+/// `prctl(option, ...)`: only the options that the table names come here.
+pub fn prctl(call: &Call) -> Outcome {
+    match call.i32(0) {
+        libc::PR_GET_DUMPABLE => Ok(match call.state.dumpable {
+            Some(value) => Reply::Value(i64::from(value)),
+            None => Reply::Continue,
+        }),
+        libc::PR_SET_DUMPABLE => {
+            // A guest that the kernel takes as not dumpable would lock the supervisor out of its memory.
+            let value = u8::try_from(call.raw(1)).ok().filter(|v| *v <= 1).ok_or(Errno::INVAL)?;
+            call.change_state(|state| state.dumpable = Some(value))?;
+            DONE
+        }
+        libc::PR_GET_SECUREBITS
+        | libc::PR_SET_SECUREBITS
+        | libc::PR_GET_KEEPCAPS
+        | libc::PR_SET_KEEPCAPS
+        | libc::PR_CAPBSET_READ
+        | libc::PR_CAPBSET_DROP
+        | libc::PR_CAP_AMBIENT => secure(call),
+        _ => Ok(Reply::Continue),
+    }
+}
+
+/// `cap_task_prctl` of `security/commoncap.c` on the faked identity.
+fn secure(call: &Call) -> Outcome {
+    const KEEP_CAPS: u32 = 1 << 4;
+    const ALL_BITS: u32 = 0xff;
+    const ALL_LOCKS: u32 = 0xaa;
+    let old = call.credentials();
+    if !old.is_faked() {
+        return Ok(Reply::Continue);
+    }
+    let mut new = (*old).clone();
+    let argument = call.raw(1);
+    match call.i32(0) {
+        libc::PR_GET_SECUREBITS => return Ok(Reply::Value(i64::from(old.securebits))),
+        libc::PR_SET_SECUREBITS => {
+            let bits = u32::try_from(argument).ok().filter(|b| b & !ALL_BITS == 0).ok_or(Errno::PERM)?;
+            let locks = old.securebits & ALL_LOCKS;
+            let changes_locked = (locks >> 1) & (old.securebits ^ bits) != 0;
+            if changes_locked || locks & !bits != 0 || !old.capable(Capabilities::SETPCAP) {
+                return Err(Errno::PERM.into());
+            }
+            new.securebits = bits;
+        }
+        libc::PR_GET_KEEPCAPS => return Ok(Reply::Value(i64::from(old.securebits & KEEP_CAPS != 0))),
+        libc::PR_SET_KEEPCAPS => {
+            match argument {
+                0 => new.securebits &= !KEEP_CAPS,
+                1 => new.securebits |= KEEP_CAPS,
+                _ => return Err(Errno::INVAL.into()),
+            }
+            if old.securebits & (KEEP_CAPS << 1) != 0 {
+                return Err(Errno::PERM.into());
+            }
+        }
+        libc::PR_CAPBSET_READ => {
+            let bit = capability(argument)?;
+            return Ok(Reply::Value(i64::from(old.capabilities.bounding & bit != 0)));
+        }
+        libc::PR_CAPBSET_DROP => {
+            if !old.capable(Capabilities::SETPCAP) {
+                return Err(Errno::PERM.into());
+            }
+            new.capabilities.bounding &= !capability(argument)?;
+        }
+        _ => return ambient(call, new),
+    }
+    call.change_state(|state| state.credentials = Some(new.into()))?;
+    DONE
+}
+
+fn ambient(call: &Call, mut new: umvu_interface::Credentials) -> Outcome {
+    const IS_SET: u64 = 1;
+    const RAISE: u64 = 2;
+    const LOWER: u64 = 3;
+    const CLEAR_ALL: u64 = 4;
+    const NO_CAP_AMBIENT_RAISE: u32 = 1 << 6;
+    if call.raw(3) != 0 || call.raw(4) != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    if call.raw(1) == CLEAR_ALL {
+        if call.raw(2) != 0 {
+            return Err(Errno::INVAL.into());
+        }
+        new.capabilities.ambient = 0;
+    } else {
+        let bit = capability(call.raw(2))?;
+        match call.raw(1) {
+            IS_SET => return Ok(Reply::Value(i64::from(new.capabilities.ambient & bit != 0))),
+            RAISE => {
+                let held = new.capabilities.permitted & new.capabilities.inheritable & bit != 0;
+                if !held || new.securebits & NO_CAP_AMBIENT_RAISE != 0 {
+                    return Err(Errno::PERM.into());
+                }
+                new.capabilities.ambient |= bit;
+            }
+            LOWER => new.capabilities.ambient &= !bit,
+            _ => return Err(Errno::INVAL.into()),
+        }
+    }
+    call.change_state(|state| state.credentials = Some(new.into()))?;
+    DONE
+}
+
+fn capability(number: u64) -> Result<u64, Errno> {
+    let bit = u32::try_from(number).ok().and_then(|n| 1u64.checked_shl(n)).ok_or(Errno::INVAL)?;
+    if bit & Capabilities::ALL == 0 {
+        return Err(Errno::INVAL);
+    }
+    Ok(bit)
+}
+
+/// `getrlimit(resource, limit)`: only `RLIMIT_LOCKS`, whose kernel value is ours.
+pub fn getrlimit(call: &Call) -> Outcome {
+    if call.u32(0) != RLIMIT_LOCKS {
+        return Ok(Reply::Continue);
+    }
+    let (soft, hard) = call.state.locks_limit.unwrap_or((u64::MAX, u64::MAX));
+    write_limit(call, call.raw(1), soft, hard)
+}
+
+fn write_limit(call: &Call, address: u64, soft: u64, hard: u64) -> Outcome {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&soft.to_ne_bytes());
+    bytes[8..].copy_from_slice(&hard.to_ne_bytes());
+    call.write(address, &bytes)?;
+    DONE
+}
+
+/// `setrlimit(resource, limit)`.
+pub fn setrlimit(call: &Call) -> Outcome {
+    if call.u32(0) != RLIMIT_LOCKS {
+        return Ok(Reply::Continue);
+    }
+    set_limit(call, call.raw(1))
+}
+
+fn set_limit(call: &Call, address: u64) -> Outcome {
+    let bytes: [u8; 16] = guest::read_array(call.tid(), address)?;
+    let soft = u64::from_ne_bytes(bytes[..8].try_into().unwrap_or_default());
+    let hard = u64::from_ne_bytes(bytes[8..].try_into().unwrap_or_default());
+    if soft > hard {
+        return Err(Errno::INVAL.into());
+    }
+    let (_, old_hard) = call.state.locks_limit.unwrap_or((u64::MAX, u64::MAX));
+    if hard > old_hard && !call.credentials().capable(Capabilities::SYS_RESOURCE) {
+        return Err(Errno::PERM.into());
+    }
+    call.change_state(|state| state.locks_limit = Some((soft, hard)))?;
+    DONE
+}
+
+/// `prlimit64(pid, resource, new, old)`.
+pub fn prlimit64(call: &Call) -> Outcome {
+    if call.u32(1) != RLIMIT_LOCKS {
+        return Ok(Reply::Continue);
+    }
+    let pid = call.u32(0);
+    let own = pid == 0 || pid == call.tid() || crate::magic::process_of(call.tid()) == Ok(pid);
+    let state = if own { Some(call.state.clone()) } else { call.supervisor.state_of(pid) };
+    let Some(state) = state else { return Ok(Reply::Continue) };
+    let (soft, hard) = state.locks_limit.unwrap_or((u64::MAX, u64::MAX));
+    if call.raw(2) != 0 {
+        if !own {
+            return Err(Errno::PERM.into());
+        }
+        set_limit(call, call.raw(2))?;
+    }
+    if call.raw(3) != 0 {
+        write_limit(call, call.raw(3), soft, hard)?;
+    }
+    DONE
+}
+
+/// `clone(flags, ...)` with a namespace flag: the kernel's answer for this user.
+pub fn clone(call: &Call) -> Outcome {
+    let _ = call;
+    Ok(Reply::Continue)
+}
+
+/// `unshare(flags)`: a mount namespace is a view of its own.
+pub fn unshare(call: &Call) -> Outcome {
+    const NEWNS: u32 = 0x0002_0000;
+    const FS: u32 = 0x0000_0200;
+    let flags = call.u32(0);
+    if call.state.is_plain() || flags & NEWNS == 0 || flags & !(NEWNS | FS) != 0 {
+        return Ok(Reply::Continue);
+    }
+    if !call.credentials().capable(Capabilities::SYS_ADMIN) {
+        return Err(Errno::PERM.into());
+    }
+    let view = call.state.view.stacked(call.supervisor.next_id(), call.state.view.name.read().clone());
+    call.change_state(|state| state.view = view)?;
+    DONE
+}
+
+/// `setns(fd, type)`: the kernel's answer for this user.
+pub fn setns(call: &Call) -> Outcome {
+    let _ = call;
+    Ok(Reply::Continue)
+}
+
+/// `reboot(...)`: the view's root reboots nothing.
+pub fn reboot(call: &Call) -> Outcome {
+    if call.credentials().is_faked() {
+        return Err(Errno::PERM.into());
+    }
+    Ok(Reply::Continue)
+}
+
+/// `fcntl(fd, F_GETSIG | F_SETSIG, ...)`: the value holds the mark of the mount on descriptors of a view.
+pub fn fcntl(call: &Call) -> Outcome {
+    const F_SETSIG: i32 = 10;
+    let fd = call.take_fd(call.i32(0))?;
+    let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
+    if !kind.is_file() || call.state.is_plain() {
+        return Ok(Reply::Continue);
+    }
+    // Regular files send no signals: nothing is lost.
+    if call.i32(1) == F_SETSIG && call.raw(2) > 64 {
+        return Err(Errno::INVAL.into());
+    }
+    DONE
+}

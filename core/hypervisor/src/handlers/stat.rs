@@ -1,0 +1,272 @@
+//! The stat family, access, readlink, statfs. Knows nothing of what trees are made of.
+
+use std::os::fd::AsFd;
+
+use umvu_interface::{may_access, Access, Capabilities, Credentials, Errno, FileKind, Ids, MountFlags, Result, Stat};
+
+use crate::call::{Call, EmptyPath, Outcome, Reply, DONE};
+use crate::fs::proc::ProcInode;
+use crate::magic::Follower;
+use crate::mount::{Location, MountKind};
+use crate::resolve::Last;
+
+const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
+const AT_EACCESS: u32 = 0x200;
+const AT_NO_AUTOMOUNT: u32 = 0x800;
+const AT_EMPTY_PATH: u32 = 0x1000;
+const AT_STATX_SYNC_TYPE: u32 = 0x6000;
+
+/// `stat(path, status)`.
+pub fn stat(call: &Call) -> Outcome {
+    by_path(call, libc::AT_FDCWD, 0, 1, Last::Follow, EmptyPath::Refused)
+}
+
+/// `lstat(path, status)`.
+pub fn lstat(call: &Call) -> Outcome {
+    by_path(call, libc::AT_FDCWD, 0, 1, Last::NoFollow, EmptyPath::Refused)
+}
+
+/// `newfstatat(dirfd, path, status, flags)`.
+pub fn newfstatat(call: &Call) -> Outcome {
+    let flags = call.u32(3);
+    if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT) != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    by_path(call, call.i32(0), 1, 2, last(flags), empty(flags))
+}
+
+fn last(flags: u32) -> Last {
+    if flags & AT_SYMLINK_NOFOLLOW != 0 {
+        Last::NoFollow
+    } else {
+        Last::Follow
+    }
+}
+
+fn empty(flags: u32) -> EmptyPath {
+    if flags & AT_EMPTY_PATH != 0 {
+        EmptyPath::Allowed
+    } else {
+        EmptyPath::Refused
+    }
+}
+
+fn by_path(call: &Call, dirfd: i32, path: usize, out: usize, last: Last, empty: EmptyPath) -> Outcome {
+    if call.state.is_plain() {
+        return Ok(Reply::Continue);
+    }
+    let (stat, _) = find(call, dirfd, path, last, empty)?;
+    call.write(call.raw(out), &crate::abi::stat(&stat))?;
+    DONE
+}
+
+/// Finds the metadata of a path, or of the descriptor itself for an empty one.
+fn find(call: &Call, dirfd: i32, path: usize, last: Last, empty: EmptyPath) -> Result<(Stat, u64)> {
+    // Since Linux 6.11 a null path with AT_EMPTY_PATH is an empty one.
+    let text = if empty == EmptyPath::Allowed && call.raw(path) == 0 { Vec::new() } else { call.path(path)? };
+    if text.is_empty() && empty == EmptyPath::Allowed && dirfd != libc::AT_FDCWD {
+        return of_descriptor(call, dirfd);
+    }
+    let place = call.object_at(dirfd, &text, last, empty)?;
+    Ok((place.inode.stat()?, place.mount.id))
+}
+
+/// `fstat(fd, status)`.
+pub fn fstat(call: &Call) -> Outcome {
+    if call.state.is_plain() {
+        return Ok(Reply::Continue);
+    }
+    let (stat, _) = of_descriptor(call, call.i32(0))?;
+    call.write(call.raw(1), &crate::abi::stat(&stat))?;
+    DONE
+}
+
+/// The metadata of an open descriptor, and the id of the mount it came through.
+fn of_descriptor(call: &Call, fd: i32) -> Result<(Stat, u64)> {
+    let fd = call.take_fd(fd)?;
+    let numbers = rustix::fs::fstat(&fd)?;
+    if let Some(open) = call.supervisor.placeholders.find(numbers.st_dev, numbers.st_ino) {
+        return Ok((open.location.inode.stat()?, open.location.mount.id));
+    }
+    let table = call.table();
+    let mark = umvu_sys::file::mark(fd.as_fd()).unwrap_or(-1);
+    if let Some(mount) = (mark > 0).then(|| table.by_mark(mark)).flatten() {
+        return Ok((mount.filesystem.stat_open(fd.as_fd())?, mount.id));
+    }
+    if mark < 0 {
+        // O_PATH descriptors take no mark: their path tells.
+        let place = call.supervisor.place_of(call, fd)?;
+        return Ok((place.inode.stat()?, place.mount.id));
+    }
+    let host = table.lowest_root().mount;
+    Ok((host.filesystem.stat_open(fd.as_fd())?, host.id))
+}
+
+/// `statx(dirfd, path, flags, mask, status)`.
+pub fn statx(call: &Call) -> Outcome {
+    if call.state.is_plain() {
+        return Ok(Reply::Continue);
+    }
+    let flags = call.u32(2);
+    let known = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE;
+    if call.u32(3) & 0x8000_0000 != 0 || flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE || flags & !known != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    let (stat, mount) = find(call, call.i32(0), 1, last(flags), empty(flags))?;
+    call.write(call.raw(4), &crate::abi::statx(&stat, mount))?;
+    DONE
+}
+
+/// `readlink(path, buffer, size)`.
+pub fn readlink(call: &Call) -> Outcome {
+    link_text(call, libc::AT_FDCWD, 0)
+}
+
+/// `readlinkat(dirfd, path, buffer, size)`.
+pub fn readlinkat(call: &Call) -> Outcome {
+    link_text(call, call.i32(0), 1)
+}
+
+fn link_text(call: &Call, dirfd: i32, path: usize) -> Outcome {
+    if call.state.is_plain() {
+        return Ok(Reply::Continue);
+    }
+    let size = call.i32(path + 2);
+    let size = usize::try_from(size).ok().filter(|s| *s > 0).ok_or(Errno::INVAL)?;
+    let text = call.path(path)?;
+    let place = if text.is_empty() && dirfd != libc::AT_FDCWD {
+        let place = call.directory(dirfd)?;
+        if place.inode.kind()? != FileKind::Symlink {
+            return Err(Errno::NOENT.into());
+        }
+        place
+    } else {
+        call.object(dirfd, &text, Last::NoFollow)?
+    };
+    let target = text_of(call, &place)?;
+    let length = target.len().min(size);
+    call.write(call.raw(path + 1), &target[..length])?;
+    Ok(Reply::Value(i64::try_from(length).unwrap_or(i64::MAX)))
+}
+
+fn text_of(call: &Call, place: &Location) -> Result<Vec<u8>> {
+    if let Some(magic) = place.inode.as_any().downcast_ref::<ProcInode>().and_then(ProcInode::magic) {
+        return Follower { call }.text(&magic, call.tid());
+    }
+    place.inode.readlink()
+}
+
+/// `access(path, mode)`.
+pub fn access(call: &Call) -> Outcome {
+    check_access(call, libc::AT_FDCWD, 0, call.u32(1), 0)
+}
+
+/// `faccessat(dirfd, path, mode)`.
+pub fn faccessat(call: &Call) -> Outcome {
+    check_access(call, call.i32(0), 1, call.u32(2), 0)
+}
+
+/// `faccessat2(dirfd, path, mode, flags)`.
+pub fn faccessat2(call: &Call) -> Outcome {
+    check_access(call, call.i32(0), 1, call.u32(2), call.u32(3))
+}
+
+/// `do_faccessat` of `fs/open.c`: by the real ids unless `AT_EACCESS` says otherwise.
+fn check_access(call: &Call, dirfd: i32, path: usize, mode: u32, flags: u32) -> Outcome {
+    if call.state.is_plain() {
+        return Ok(Reply::Continue);
+    }
+    let want = Access::from_bits(mode).ok_or(Errno::INVAL)?;
+    if flags & !(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
+        return Err(Errno::INVAL.into());
+    }
+    let text = call.path(path)?;
+    let credentials = call.credentials();
+    let judged = if flags & AT_EACCESS != 0 { (*credentials).clone() } else { by_real_ids(&credentials) };
+    let place = call.object_at(dirfd, &text, last(flags), empty(flags))?;
+    let stat = place.inode.stat()?;
+    let special =
+        matches!(stat.kind(), FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice);
+    if want.contains(Access::EXEC) && stat.kind() == FileKind::Regular {
+        let noexec = place.mount.flags().contains(MountFlags::NO_EXEC);
+        if noexec && place.mount.kind == MountKind::Tree {
+            return Err(Errno::ACCESS.into());
+        }
+    }
+    if !want.is_empty() {
+        kernel_or_view(&place, &judged, &stat, want)?;
+    }
+    if want.contains(Access::WRITE) && !special && place.mount.flags().contains(MountFlags::READ_ONLY) {
+        return Err(Errno::ROFS.into());
+    }
+    DONE
+}
+
+fn kernel_or_view(place: &Location, who: &Credentials, stat: &Stat, want: Access) -> Result<()> {
+    if place.inode.kernel_checks() {
+        if let Some(fd) = place.inode.host_fd() {
+            let mode = rustix::fs::Access::from_bits_truncate(want.bits());
+            let path = crate::guest::proc_path(fd);
+            return rustix::fs::access(path, mode);
+        }
+    }
+    may_access(who, stat, want)
+}
+
+/// The identity as access(2) judges it: real ids, and root's capabilities only for a real root.
+fn by_real_ids(credentials: &Credentials) -> Credentials {
+    let mut judged = credentials.clone();
+    judged.uid = Ids { fs: judged.uid.real, ..judged.uid };
+    judged.gid = Ids { fs: judged.gid.real, ..judged.gid };
+    const NO_SETUID_FIXUP: u32 = 1 << 2;
+    if judged.securebits & NO_SETUID_FIXUP == 0 {
+        judged.capabilities.effective = if judged.uid.real == 0 { judged.capabilities.permitted } else { 0 };
+    }
+    let _ = Capabilities::ALL;
+    judged
+}
+
+/// `statfs(path, status)`.
+pub fn statfs(call: &Call) -> Outcome {
+    if call.state.is_plain() {
+        return Ok(Reply::Continue);
+    }
+    let text = call.path(0)?;
+    let place = call.object(libc::AT_FDCWD, &text, Last::Follow)?;
+    write_statfs(call, &place)
+}
+
+/// `fstatfs(fd, status)`.
+pub fn fstatfs(call: &Call) -> Outcome {
+    if call.state.is_plain() {
+        return Ok(Reply::Continue);
+    }
+    let fd = call.take_fd(call.i32(0))?;
+    let place = call.supervisor.place_of(call, fd)?;
+    write_statfs(call, &place)
+}
+
+fn write_statfs(call: &Call, place: &Location) -> Outcome {
+    let numbers = place.mount.filesystem.statfs(&*place.inode)?;
+    // The ST_* bits of these flags are those of mount(2).
+    let shown = MountFlags::READ_ONLY
+        | MountFlags::NO_SUID
+        | MountFlags::NO_DEV
+        | MountFlags::NO_EXEC
+        | MountFlags::NO_ATIME
+        | MountFlags::NO_DIRATIME;
+    let mut flags = (place.mount.flags() & shown).bits();
+    if place.mount.flags().contains(MountFlags::RELATIME) {
+        flags |= 4096;
+    }
+    call.write(call.raw(1), &crate::abi::statfs(&numbers, flags))?;
+    DONE
+}
+
+/// `ustat(dev, status)`: obsolete; no device of the view has one.
+pub fn ustat(call: &Call) -> Outcome {
+    if call.state.is_plain() {
+        return Ok(Reply::Continue);
+    }
+    Err(Errno::INVAL.into())
+}

@@ -1,0 +1,125 @@
+//! Where the links of `/proc` lead for a guest: descriptors, current directory, root, program.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use umvu_interface::{Errno, Result};
+
+use crate::call::Call;
+use crate::fs::proc::{Jump, Magic};
+use crate::mount::{Location, MountKind};
+use crate::resolve::{path_of, MagicLinks};
+use crate::state::ProcessState;
+
+/// Follows links for one call.
+pub struct Follower<'a> {
+    /// The call.
+    pub call: &'a Call,
+}
+
+impl MagicLinks for Follower<'_> {
+    fn follow(&self, magic: &Magic, tid: u32) -> Result<Jump> {
+        match magic {
+            Magic::SelfLink => Ok(Jump::Text(process_of(tid)?.to_string().into_bytes())),
+            Magic::ThreadSelf => Ok(Jump::Text(format!("{}/task/{tid}", process_of(tid)?).into_bytes())),
+            Magic::Cwd(pid) => match self.state_of(*pid) {
+                Some(state) if state.cwd.is_some() => {
+                    Ok(Jump::Place(state.cwd.as_ref().map(|c| c.location.clone()).ok_or(Errno::NOENT)?))
+                }
+                _ => self.host_object(*pid, "cwd"),
+            },
+            Magic::Root(pid) => match self.state_of(*pid) {
+                Some(state) => {
+                    let table = state.view.mounts.load();
+                    Ok(Jump::Place(state.root.as_ref().map_or_else(|| table.root(), |r| (**r).clone())))
+                }
+                None => self.host_object(*pid, "root"),
+            },
+            Magic::Exe(pid) => self.host_object(*pid, "exe"),
+            Magic::Descriptor(pid, fd) => {
+                let name = format!("fd/{fd}");
+                self.host_object(*pid, &name)
+            }
+        }
+    }
+}
+
+impl Follower<'_> {
+    /// The record of another process, if it is a guest of ours.
+    pub fn state_of(&self, pid: u32) -> Option<Arc<ProcessState>> {
+        self.call.supervisor.state_of(pid)
+    }
+
+    /// What the host's own link leads to.
+    fn host_object(&self, pid: u32, name: &str) -> Result<Jump> {
+        let path = format!("/proc/{pid}/{name}");
+        let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Jump::Place(self.call.supervisor.place_of(self.call, fd)?))
+    }
+
+    /// What readlink(2) says of a link.
+    pub fn text(&self, magic: &Magic, tid: u32) -> Result<Vec<u8>> {
+        let path = match magic {
+            Magic::SelfLink | Magic::ThreadSelf => match self.follow(magic, tid)? {
+                Jump::Text(text) => return Ok(text),
+                Jump::Place(_) => return Err(Errno::NOENT),
+            },
+            Magic::Cwd(pid) => format!("/proc/{pid}/cwd"),
+            Magic::Root(pid) => format!("/proc/{pid}/root"),
+            Magic::Exe(pid) => format!("/proc/{pid}/exe"),
+            Magic::Descriptor(pid, fd) => format!("/proc/{pid}/fd/{fd}"),
+        };
+        let host = rustix::fs::readlink(&path, Vec::new())?.into_bytes();
+        if let Magic::Cwd(pid) | Magic::Root(pid) = magic {
+            if self.state_of(*pid).is_none() {
+                return Ok(host);
+            }
+            if let Jump::Place(place) = self.follow(magic, tid)? {
+                return self.path_text(&place, host);
+            }
+        }
+        if host.first() != Some(&b'/') {
+            return Ok(host);
+        }
+        let fd = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = rustix::fs::fstat(&fd)?;
+        if let Some(open) = self.call.supervisor.placeholders.find(stat.st_dev, stat.st_ino) {
+            return self.path_text(&open.location, host);
+        }
+        let mark = match magic {
+            Magic::Descriptor(pid, n) => self
+                .call
+                .supervisor
+                .threads
+                .take_fd(*pid, *n)
+                .map_or(0, |fd| umvu_sys::file::mark(fd.as_fd()).unwrap_or(0)),
+            _ => 0,
+        };
+        Ok(self.call.supervisor.view_path(self.call, &host, mark).unwrap_or(host))
+    }
+
+    fn path_text(&self, place: &Location, host: Vec<u8>) -> Result<Vec<u8>> {
+        let table = self.call.table();
+        match path_of(&table, &self.call.root(&table), place) {
+            Ok(Some(path)) => Ok(path),
+            Ok(None) => Ok(b"/".to_vec()),
+            Err(_) if place.mount.kind == MountKind::Host => Ok(host),
+            Err(_) => {
+                let mut gone = b"/".to_vec();
+                gone.extend_from_slice(b" (deleted)");
+                Ok(gone)
+            }
+        }
+    }
+}
+
+/// The process a thread belongs to.
+pub fn process_of(tid: u32) -> Result<u32> {
+    let status = std::fs::read(format!("/proc/{tid}/status")).map_err(|_| Errno::SRCH)?;
+    status
+        .split(|b| *b == b'\n')
+        .find_map(|line| line.strip_prefix(b"Tgid:"))
+        .and_then(|n| std::str::from_utf8(n).ok()?.trim().parse().ok())
+        .ok_or(Errno::SRCH)
+}

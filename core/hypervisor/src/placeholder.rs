@@ -1,0 +1,172 @@
+//! Descriptors that stand for directories (and other objects) which the kernel does not have.
+//!
+//! A placeholder is a deleted directory with an inode of its own, so `dup`, `fork`, `exec` and `SCM_RIGHTS` carry
+//! it with no help, `read` gives `EISDIR`, and its file offset is the position in the listing. The inode's end is
+//! told by inotify. Knows nothing of views.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use rustix::fs::inotify;
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use umvu_interface::{DirEntry, Result};
+
+use crate::mount::Location;
+
+/// What a placeholder stands for.
+pub struct OpenDirectory {
+    /// The directory (or whatever an `O_PATH` descriptor names).
+    pub location: Location,
+    /// The listing as it was when the reading began.
+    pub listing: Mutex<Option<Arc<Vec<DirEntry>>>>,
+}
+
+/// All placeholders.
+pub struct Placeholders {
+    place: OwnedFd,
+    directory: PathBuf,
+    device: u64,
+    inotify: OwnedFd,
+    serial: AtomicU64,
+    by_inode: DashMap<u64, Arc<OpenDirectory>>,
+    by_watch: DashMap<i32, u64>,
+}
+
+impl Placeholders {
+    /// Makes a private directory for them, where it costs least.
+    ///
+    /// # Errors
+    /// No directory could be made anywhere.
+    pub fn new() -> std::io::Result<Self> {
+        let pid = std::process::id();
+        let candidates = [
+            std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
+            Some(PathBuf::from("/dev/shm")),
+            Some(std::env::temp_dir()),
+        ];
+        let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+        for base in candidates.into_iter().flatten() {
+            let directory = base.join(format!(".umvu-{pid}-{:x}", nonce()));
+            match Self::at(&directory) {
+                Ok((place, device)) => {
+                    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+                    return Ok(Self {
+                        place,
+                        directory,
+                        device,
+                        inotify: inotify::init(flags)?,
+                        serial: AtomicU64::new(0),
+                        by_inode: DashMap::new(),
+                        by_watch: DashMap::new(),
+                    });
+                }
+                Err(errno) => last = errno.into(),
+            }
+        }
+        Err(last)
+    }
+
+    fn at(directory: &std::path::Path) -> Result<(OwnedFd, u64)> {
+        rustix::fs::mkdir(directory, Mode::RWXU)?;
+        let place = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let device = rustix::fs::fstat(&place)?.st_dev;
+        Ok((place, device))
+    }
+
+    /// Makes a directory for this supervisor alone, beside the placeholders; what is left of it goes at the end.
+    ///
+    /// # Errors
+    /// - `ENOSPC`, `EMFILE`: the host's.
+    pub fn make_directory(&self) -> Result<(OwnedFd, PathBuf)> {
+        let name = format!("t{}", self.serial.fetch_add(1, Ordering::Relaxed));
+        rustix::fs::mkdirat(&self.place, &name, Mode::RWXU)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.place, &name, flags, Mode::empty())?;
+        Ok((fd, self.directory.join(name)))
+    }
+
+    /// Makes a placeholder; `flags` are those of the guest's open that stay with a descriptor.
+    ///
+    /// # Errors
+    /// - `ENOSPC`, `EMFILE`, `ENFILE`, `ENOMEM`: the host's.
+    pub fn make(&self, location: Location, flags: OFlags) -> Result<OwnedFd> {
+        self.collect();
+        let name = format!("d{}", self.serial.fetch_add(1, Ordering::Relaxed));
+        rustix::fs::mkdirat(&self.place, &name, Mode::RWXU)?;
+        let fd = self.open_and_watch(&name, location, flags);
+        rustix::fs::unlinkat(&self.place, &name, AtFlags::REMOVEDIR)?;
+        fd
+    }
+
+    fn open_and_watch(&self, name: &str, location: Location, flags: OFlags) -> Result<OwnedFd> {
+        let keep = OFlags::PATH | OFlags::NONBLOCK | OFlags::NOATIME;
+        let flags = (flags & keep) | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(&self.place, name, flags, Mode::empty(), ResolveFlags::BENEATH)?;
+        let inode = rustix::fs::fstat(&fd)?.st_ino;
+        // A path through our own descriptor: the directory has a name only until the next call.
+        let path = format!("/proc/self/fd/{}/{name}", self.place.as_raw_fd());
+        let watch = inotify::add_watch(&self.inotify, path, inotify::WatchFlags::DELETE_SELF)?;
+        let open = OpenDirectory { location, listing: Mutex::new(None) };
+        self.by_inode.insert(inode, Arc::new(open));
+        self.by_watch.insert(watch, inode);
+        Ok(fd)
+    }
+
+    /// Finds what a descriptor stands for, given its `stat` numbers.
+    pub fn find(&self, dev: u64, ino: u64) -> Option<Arc<OpenDirectory>> {
+        if dev != self.device {
+            return None;
+        }
+        self.by_inode.get(&ino).map(|o| o.clone())
+    }
+
+    /// Forgets placeholders whose last descriptor was closed.
+    pub fn collect(&self) {
+        if self.by_inode.len() >= 32 {
+            self.drain();
+        }
+    }
+
+    fn drain(&self) {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        while let Ok(event) = reader.next() {
+            let gone = inotify::ReadFlags::IGNORED | inotify::ReadFlags::DELETE_SELF;
+            if event.events().intersects(gone) {
+                if let Some((_, inode)) = self.by_watch.remove(&event.wd()) {
+                    self.by_inode.remove(&inode);
+                }
+            }
+        }
+    }
+
+    /// Whether no placeholder is open.
+    pub fn is_empty(&self) -> bool {
+        self.by_inode.is_empty()
+    }
+
+    /// Whether a placeholder stands for something in a mount.
+    pub fn any_in(&self, mount: u64) -> bool {
+        self.drain();
+        self.by_inode.iter().any(|open| open.location.mount.id == mount)
+    }
+
+    /// Removes the private directory from the host.
+    pub fn remove_directory(&self) {
+        if let Err(errno) = std::fs::remove_dir_all(&self.directory) {
+            tracing::debug!(directory = ?self.directory, %errno, "private directory not removed");
+        }
+    }
+}
+
+fn nonce() -> u64 {
+    let mut bytes = [0u8; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(_) => u64::from_ne_bytes(bytes),
+        Err(_) => 0,
+    }
+}

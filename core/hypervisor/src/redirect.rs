@@ -1,0 +1,195 @@
+//! Has the guest itself make another call than the one it was notified for. Knows no particular call.
+//!
+//! The thread is traced for the moment between our answer and its next instruction, its registers are set so that
+//! it makes the other call, and it is let go. That call is notified again; then its arguments are written below
+//! the red zone of its stack (not earlier: a signal handler could run in between) and it is continued.
+
+use umvu_interface::{Errno, Result};
+use umvu_sys::redirect::{reissue, Redirect};
+
+use crate::call::{Call, Outcome, Reply};
+
+/// Bytes below the stack pointer that belong to leaf functions: the x86-64 ABI.
+const RED_ZONE: u64 = 128;
+
+/// A call that is to be made instead.
+pub struct Instead {
+    /// Its number.
+    pub nr: u32,
+    /// Its arguments.
+    pub arguments: Vec<Argument>,
+}
+
+/// An argument of a call that is made instead.
+pub enum Argument {
+    /// A number, or an address that is already there.
+    Word(u64),
+    /// The address of a NUL-terminated string.
+    String(Vec<u8>),
+    /// The address of an array of strings that ends in a null pointer.
+    Strings(Vec<Element>),
+}
+
+/// An element of an array of strings.
+pub enum Element {
+    /// A string that is in the guest's memory.
+    There(u64),
+    /// A new one.
+    New(Vec<u8>),
+}
+
+/// A call that was reissued and not yet notified.
+pub struct Pending {
+    nr: i32,
+    args: [u64; 6],
+    address: u64,
+    memory: Vec<u8>,
+}
+
+/// Arranges for `instead`.
+///
+/// # Errors
+/// - `E2BIG`: the arguments do not fit.
+/// - `EPERM`: the thread is traced by somebody else.
+/// - `ESRCH`: it is gone.
+pub fn redirect(call: &Call, instead: &Instead) -> Outcome {
+    let mut thread = Redirect::seize(call.tid())?;
+    // Whatever it returns is never seen: the registers are set before it runs on.
+    if let Err(errno) = call.supervisor.listener.answer(call.notification.id, Err(Errno::NOSYS)) {
+        tracing::debug!(tid = call.tid(), %errno, "guest gone while its call is redirected");
+    }
+    let Ok(mut regs) = thread.wait_stop() else { return Ok(Reply::Answered) };
+    let (args, address, memory) = layout(regs.rsp, instead);
+    let nr = i32::try_from(instead.nr).unwrap_or(i32::MAX);
+    reissue(&mut regs, i64::from(nr), args);
+    call.supervisor.redirected.insert(call.tid(), Pending { nr, args, address, memory });
+    let set = thread.set_regs(&regs).and_then(|()| thread.detach());
+    if let Err(errno) = set {
+        call.supervisor.redirected.remove(&call.tid());
+        tracing::debug!(tid = call.tid(), %errno, "guest gone while its call is redirected");
+    }
+    Ok(Reply::Answered)
+}
+
+/// If the call is one that was arranged for, writes its arguments and has it executed.
+pub fn resume(call: &Call) -> Option<Outcome> {
+    let (_, pending) = call.supervisor.redirected.remove(&call.tid())?;
+    let same = pending.nr == call.notification.nr && pending.args == call.notification.args;
+    if !same {
+        // The thread took a signal first and its handler makes calls of its own; what was arranged comes later.
+        call.supervisor.redirected.insert(call.tid(), pending);
+        return None;
+    }
+    Some(match call.write(pending.address, &pending.memory) {
+        Ok(()) => Ok(Reply::Continue),
+        Err(_) => Err(Errno::TOOBIG.into()),
+    })
+}
+
+/// Lays the memory of the arguments out below the stack.
+fn layout(stack: u64, instead: &Instead) -> ([u64; 6], u64, Vec<u8>) {
+    let mut memory: Vec<u8> = Vec::new();
+    // Offsets in `memory` that hold offsets, to become addresses.
+    let mut relative: Vec<usize> = Vec::new();
+    let mut words: Vec<(u64, bool)> = Vec::new();
+    for argument in &instead.arguments {
+        match argument {
+            Argument::Word(word) => words.push((*word, false)),
+            Argument::String(text) => {
+                words.push((memory.len() as u64, true));
+                memory.extend_from_slice(text);
+                memory.push(0);
+            }
+            Argument::Strings(elements) => {
+                let mut pointers = Vec::new();
+                for element in elements {
+                    match element {
+                        Element::There(address) => pointers.push((*address, false)),
+                        Element::New(text) => {
+                            pointers.push((memory.len() as u64, true));
+                            memory.extend_from_slice(text);
+                            memory.push(0);
+                        }
+                    }
+                }
+                memory.resize(memory.len().next_multiple_of(8), 0);
+                words.push((memory.len() as u64, true));
+                for (value, is_relative) in pointers {
+                    if is_relative {
+                        relative.push(memory.len());
+                    }
+                    memory.extend_from_slice(&value.to_ne_bytes());
+                }
+                memory.extend_from_slice(&[0; 8]);
+            }
+        }
+    }
+    let address = stack.wrapping_sub(RED_ZONE).wrapping_sub(memory.len() as u64) & !15;
+    for at in relative {
+        let offset = u64::from_ne_bytes(memory[at..at + 8].try_into().unwrap_or_default());
+        memory[at..at + 8].copy_from_slice(&address.wrapping_add(offset).to_ne_bytes());
+    }
+    let mut args = [0; 6];
+    for (slot, (value, is_relative)) in args.iter_mut().zip(words) {
+        *slot = if is_relative { address.wrapping_add(value) } else { value };
+    }
+    (args, address, memory)
+}
+
+/// Reads an array of string addresses that ends in a null pointer.
+///
+/// # Errors
+/// - `EFAULT`: not readable.
+/// - `E2BIG`: more than a program can be given.
+pub fn read_pointers(tid: u32, address: u64) -> Result<Vec<u64>> {
+    const MOST: usize = 1 << 18;
+    let mut out = Vec::new();
+    if address == 0 {
+        return Ok(out);
+    }
+    let mut at = address;
+    loop {
+        let page = usize::try_from(4096 - at % 4096).unwrap_or(4096).max(8);
+        let bytes = crate::guest::read_some(tid, at, page)?;
+        if bytes.len() < 8 {
+            return Err(Errno::FAULT);
+        }
+        for word in bytes.chunks_exact(8) {
+            let pointer = u64::from_ne_bytes(word.try_into().unwrap_or_default());
+            if pointer == 0 {
+                return Ok(out);
+            }
+            out.push(pointer);
+            at = at.wrapping_add(8);
+        }
+        if out.len() > MOST {
+            return Err(Errno::TOOBIG);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_and_arrays_are_laid_out_below_the_red_zone() {
+        let instead = Instead {
+            nr: 59,
+            arguments: vec![
+                Argument::String(b"/x".to_vec()),
+                Argument::Strings(vec![Element::New(b"a".to_vec()), Element::There(7)]),
+                Argument::Word(9),
+            ],
+        };
+        let stack = 0x7fff_0000_0000u64;
+        let (args, address, memory) = layout(stack, &instead);
+        assert!(address + memory.len() as u64 + 128 <= stack && address % 16 == 0);
+        assert_eq!(args[0], address);
+        assert_eq!(args[2], 9);
+        let array = usize::try_from(args[1] - address).unwrap();
+        let word = |i: usize| u64::from_ne_bytes(memory[array + 8 * i..array + 8 * i + 8].try_into().unwrap());
+        assert_eq!((word(0), word(1), word(2)), (address + 3, 7, 0));
+        assert_eq!(&memory[..5], b"/x\0a\0");
+    }
+}

@@ -1,0 +1,271 @@
+//! The supervisor's shared state, and what handlers ask of it about processes. Knows no particular call.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use umvu_host::HostFs;
+use umvu_interface::{Credentials, Errno, Filesystem, InodeRef, ModuleDescriptor, MountFlags, Name, Result};
+use umvu_sys::seccomp::Listener;
+
+use crate::call::Call;
+use crate::fs::proc::{ProcFs, ProcInode};
+use crate::guest::Threads;
+use crate::mount::{Location, Mount, MountKind, MountTable};
+use crate::placeholder::Placeholders;
+use crate::resolve::{path_of, strip_prefix, Last, Lookup, ResolveFlags};
+use crate::state::{ProcessState, States};
+use crate::view::View;
+
+/// What all workers share.
+pub struct Supervisor {
+    /// The notifications.
+    pub listener: Listener,
+    /// Threads of guests.
+    pub threads: Threads,
+    /// Records of processes.
+    pub states: States,
+    /// Descriptors without an object of the host.
+    pub placeholders: Placeholders,
+    /// Modules that can be loaded.
+    pub modules: &'static [&'static ModuleDescriptor],
+    /// The identity that the kernel knows.
+    pub host_credentials: Arc<Credentials>,
+    /// Whether views may be stacked.
+    pub nesting: crate::Nesting,
+    /// Where calls are traced to.
+    pub trace: Option<crate::trace::Trace>,
+    /// Device of the host's procfs.
+    pub proc_device: u64,
+    /// Redirected calls whose next notification is continued.
+    pub redirected: dashmap::DashMap<u32, crate::redirect::Pending>,
+    /// Whether the main guest has ended.
+    pub ended: AtomicBool,
+    next_id: AtomicU64,
+}
+
+impl Supervisor {
+    /// Makes a supervisor for a listener.
+    ///
+    /// # Errors
+    /// The host's, where a private directory or `/proc` cannot be had.
+    pub fn new(
+        listener: Listener,
+        modules: &'static [&'static ModuleDescriptor],
+        nesting: crate::Nesting,
+        trace: Option<crate::trace::Trace>,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            listener,
+            threads: Threads::default(),
+            states: States::default(),
+            placeholders: Placeholders::new()?,
+            modules,
+            host_credentials: Arc::new(crate::credentials::of_host()),
+            nesting,
+            trace,
+            proc_device: rustix::fs::stat("/proc/self")?.st_dev,
+            redirected: dashmap::DashMap::new(),
+            ended: AtomicBool::new(false),
+            next_id: AtomicU64::new(1),
+        })
+    }
+
+    /// A number for a new view, mount or device.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Makes the first view: the host's own tree, and `/proc` with the guests' truth.
+    ///
+    /// # Errors
+    /// `/` or `/proc` cannot be opened.
+    pub fn first_view(&self, name: Vec<u8>) -> Result<Arc<View>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let host = HostFs::new(rustix::fs::open("/", flags, Mode::empty())?, None, None);
+        let host_root: InodeRef = host.root_inode();
+        let root = Mount::new(
+            self.next_id(),
+            MountKind::Host,
+            host_root.clone(),
+            host.clone(),
+            b"/".to_vec(),
+            b"host".to_vec(),
+            MountFlags::empty(),
+            None,
+        );
+        let mut table = MountTable::new(root.clone());
+        let covered = host_root.lookup(&Name::new(b"proc")?)?;
+        let proc = ProcFs::new(rustix::fs::open("/proc", flags, Mode::empty())?);
+        let mount = Mount::new(
+            self.next_id(),
+            MountKind::Proc,
+            proc.root(),
+            proc,
+            b"proc".to_vec(),
+            b"proc".to_vec(),
+            MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC,
+            None,
+        );
+        table.attach(mount, Location { mount: root, inode: covered }, b"proc")?;
+        Ok(View::new(self.next_id(), 0, table, Vec::new(), name, self.host_credentials.clone()))
+    }
+
+    /// The identity of a process.
+    pub fn credentials(&self, state: &ProcessState) -> Arc<Credentials> {
+        match state.view.initial_credentials() {
+            None => self.host_credentials.clone(),
+            Some(initial) => state.credentials.clone().unwrap_or(initial),
+        }
+    }
+
+    /// The record of any guest by process or thread id.
+    pub fn state_of(&self, pid: u32) -> Option<Arc<ProcessState>> {
+        // Another process may carry a limit that happens to be one of our numbers.
+        if !self.is_guest(pid) {
+            return None;
+        }
+        self.states.get(umvu_sys::guest::state_number(pid).ok()?).ok()
+    }
+
+    /// Whether a process runs under our filter: it has one, and is not us.
+    fn is_guest(&self, pid: u32) -> bool {
+        if pid == std::process::id() {
+            return false;
+        }
+        std::fs::read(format!("/proc/{pid}/status")).is_ok_and(|s| {
+            s.split(|b| *b == b'\n').any(|l| l.strip_prefix(b"Seccomp:").is_some_and(|v| v.ends_with(b"2")))
+        })
+    }
+
+    /// Drops the records that no guest carries any more.
+    pub fn sweep_states(&self) {
+        let Ok(processes) = std::fs::read_dir("/proc") else { return };
+        let pids = processes.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+        let carried: Vec<u64> = pids.filter_map(|pid| umvu_sys::guest::state_number(pid).ok()).collect();
+        self.states.sweep(&carried);
+    }
+
+    /// The umask that the kernel has for the calling process.
+    pub fn kernel_umask(&self, call: &Call) -> u32 {
+        let status = std::fs::read(format!("/proc/{}/status", call.tid())).unwrap_or_default();
+        let umask = status
+            .split(|b| *b == b'\n')
+            .find_map(|line| line.strip_prefix(b"Umask:"))
+            .and_then(|text| u32::from_str_radix(std::str::from_utf8(text).ok()?.trim(), 8).ok())
+            .unwrap_or(0o022);
+        // Read once: the kernel's own stays as it is from now on.
+        if let Err(errno) = call.change_state(|state| state.umask = Some(umask)) {
+            tracing::debug!(tid = call.tid(), %errno, "umask not recorded");
+        }
+        umask
+    }
+
+    /// The current directory of the caller.
+    pub fn cwd(&self, call: &Call) -> Result<Location> {
+        let generation = call.state.view.generation.load(Ordering::Acquire);
+        let Some(cwd) = &call.state.cwd else {
+            let fd = rustix::fs::open(
+                format!("/proc/{}/cwd", call.tid()),
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            let path = rustix::fs::readlink(crate::guest::proc_path(fd.as_fd()), Vec::new())?.into_bytes();
+            let host = self.place_of(call, fd)?;
+            let location = self.entered_by_path(call, &path, 0).unwrap_or(host);
+            call.set_cwd(location.clone())?;
+            return Ok(location);
+        };
+        if cwd.generation == generation {
+            return Ok(cwd.location.clone());
+        }
+        // What was mounted over the place since is entered; what was unmounted is kept as Linux keeps it.
+        let newer = cwd.path.as_ref().and_then(|p| self.entered_by_path(call, p, cwd.location.mount.id));
+        let location = newer.unwrap_or_else(|| cwd.location.clone());
+        call.set_cwd(location.clone())?;
+        Ok(location)
+    }
+
+    /// The directory at `path`, if a mount younger than `mount` shows it.
+    fn entered_by_path(&self, call: &Call, path: &[u8], mount: u64) -> Option<Location> {
+        let table = call.table();
+        let found = call.resolve_from(&table, table.root(), path, Last::Follow, ResolveFlags::empty()).ok()?;
+        match found {
+            Lookup::Found(place) if place.mount.id > mount && place.inode.kind().ok()?.bits() == 0o040_000 => {
+                Some(place)
+            }
+            _ => None,
+        }
+    }
+
+    /// What a descriptor of the host (taken from the guest, or found in `/proc`) is in the caller's view.
+    ///
+    /// # Errors
+    /// - `ENOENT`: it is of a file system of the view, and no longer there.
+    pub fn place_of(&self, call: &Call, fd: OwnedFd) -> Result<Location> {
+        let stat = rustix::fs::fstat(&fd)?;
+        if let Some(open) = self.placeholders.find(stat.st_dev, stat.st_ino) {
+            return Ok(open.location.clone());
+        }
+        let table = call.table();
+        let mark = umvu_sys::file::mark(fd.as_fd()).unwrap_or(0);
+        if mark > 0 {
+            if let Some(mount) = table.by_mark(mark) {
+                let inode = mount.filesystem.inode_of_open(fd)?;
+                return Ok(Location { mount: mount.clone(), inode });
+            }
+        }
+        if stat.st_dev == self.proc_device {
+            if let Some(mount) = table.mounts().iter().find(|m| m.kind == MountKind::Proc) {
+                if let Some(inode) = ProcInode::of_open(&mount.filesystem, &fd) {
+                    return Ok(Location { mount: mount.clone(), inode });
+                }
+            }
+        }
+        // Other trees of the view may have handed it out as O_PATH, which takes no mark.
+        if !table.is_host() {
+            let path = rustix::fs::readlink(crate::guest::proc_path(fd.as_fd()), Vec::new())?.into_bytes();
+            let trees = table.mounts().iter().rev().filter(|m| m.kind == MountKind::Tree);
+            for mount in trees {
+                if mount.filesystem.path_of_host(&path).is_some() {
+                    if let Ok(inode) = mount.filesystem.inode_of_open(fd.try_clone().map_err(|_| Errno::MFILE)?) {
+                        return Ok(Location { mount: mount.clone(), inode });
+                    }
+                }
+            }
+        }
+        self.host_place(&table, fd)
+    }
+
+    /// A descriptor of the host as an object of the host's own tree.
+    pub fn host_place(&self, table: &MountTable, fd: OwnedFd) -> Result<Location> {
+        let lowest = table.lowest_root();
+        let host = lowest.mount.filesystem.inode_of_open(fd)?;
+        Ok(Location { mount: lowest.mount, inode: host })
+    }
+
+    /// The path in the caller's view of an object that the host knows as `host_path`; `mark` is that of a
+    /// descriptor of it, 0 when it has none.
+    pub fn view_path(&self, call: &Call, host_path: &[u8], mark: i32) -> Option<Vec<u8>> {
+        let table = call.table();
+        let root = call.root(&table);
+        let trees = table.mounts().iter().rev().filter(|m| m.kind == MountKind::Tree);
+        for mount in trees.filter(|m| mark == 0 || m.mark() == mark) {
+            let Some(inside) = mount.filesystem.path_of_host(host_path) else { continue };
+            let base = mount.root.path().ok()?;
+            let Some(below) = strip_prefix(&inside, &base) else { continue };
+            let top = path_of(&table, &root, &Location { mount: mount.clone(), inode: mount.root.clone() }).ok()??;
+            let mut path = top;
+            if path.last() != Some(&b'/') {
+                path.push(b'/');
+            }
+            path.extend_from_slice(below);
+            if below.is_empty() && path.len() > 1 {
+                path.pop();
+            }
+            return Some(path);
+        }
+        None
+    }
+}

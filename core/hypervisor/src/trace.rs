@@ -1,0 +1,73 @@
+//! Trace lines: one per notified call, as strace prints them, with tier and decision. Knows no particular call.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use parking_lot::Mutex;
+
+use crate::call::{Call, Fail, Outcome, Reply};
+
+/// Where trace lines go.
+#[derive(Clone, Debug)]
+pub enum TraceTarget {
+    /// To the standard error of `umvu`.
+    Stderr,
+    /// To a file, which is created or emptied.
+    File(PathBuf),
+}
+
+/// Debug tags: letter and what it shows.
+pub const TAGS: &[(u8, &str)] = &[(b's', "notified system calls, in the log")];
+
+/// An open trace.
+pub struct Trace {
+    out: Mutex<Box<dyn Write + Send>>,
+}
+
+impl Trace {
+    /// Opens a trace.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn open(target: &TraceTarget) -> std::io::Result<Self> {
+        let out: Box<dyn Write + Send> = match target {
+            TraceTarget::Stderr => Box::new(std::io::stderr()),
+            TraceTarget::File(path) => Box::new(std::fs::File::create(path)?),
+        };
+        Ok(Self { out: Mutex::new(out) })
+    }
+
+    /// Writes the line of a call.
+    pub fn line(&self, call: &Call, outcome: &Outcome) {
+        let line = format!("{} {}\n", call.tid(), describe(call, outcome));
+        if let Err(error) = self.out.lock().write_all(line.as_bytes()) {
+            tracing::debug!(%error, "trace line lost");
+        }
+    }
+}
+
+/// A call and its outcome as one line.
+pub fn describe(call: &Call, outcome: &Outcome) -> String {
+    let tid = call.tid();
+    let read = |address: u64, buffer: &mut [u8]| umvu_sys::guest::read_memory(tid, address, buffer).ok();
+    let number = u32::try_from(call.notification.nr).unwrap_or(u32::MAX);
+    let (result, decision) = match outcome {
+        Ok(Reply::Value(value)) => (Some(*value), "answered"),
+        Ok(Reply::Descriptor(..)) => (None, "descriptor"),
+        Ok(Reply::Continue) => (None, "native"),
+        Ok(Reply::Block(_)) => (None, "may block"),
+        Ok(Reply::Answered) => (None, "redirected"),
+        Err(Fail::Errno(errno)) => (Some(-i64::from(errno.raw_os_error())), "answered"),
+        Err(Fail::Interrupted) => (Some(-512), "interrupted"),
+        Err(Fail::Gone) => (None, "gone"),
+    };
+    let row = umvu_table::row(number);
+    let text = match row {
+        Some(row) => umvu_table::trace::call(row, &call.notification.args, &read, result),
+        None => umvu_table::trace::unknown(number, &call.notification.args),
+    };
+    match (result, row) {
+        (Some(value), Some(row)) => format!("{text} = {} <{decision}>", umvu_table::trace::result(row, value)),
+        _ => format!("{text} <{decision}>"),
+    }
+}

@@ -1,0 +1,235 @@
+//! A view: mounts, modules, identity and names that a tree of processes shares. Knows nothing of calls.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use umvu_interface::{Credentials, Errno, FilesystemType, Identity, Module, ModuleDescriptor};
+
+use crate::mount::MountTable;
+
+/// A loaded module.
+#[derive(Clone)]
+pub struct LoadedModule {
+    /// Its descriptor.
+    pub descriptor: &'static ModuleDescriptor,
+    /// The module.
+    pub module: Arc<dyn Module>,
+    /// Whether it must stay.
+    pub permanent: bool,
+}
+
+/// The names uname(2) tells, where the view has its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct HostNames {
+    pub nodename: Option<Vec<u8>>,
+    pub domainname: Option<Vec<u8>>,
+}
+
+/// A view.
+pub struct View {
+    /// Unique within the supervisor.
+    pub id: u64,
+    /// How many views it stands on.
+    pub depth: u32,
+    /// Name for people.
+    pub name: RwLock<Vec<u8>>,
+    /// The mounts.
+    pub mounts: ArcSwap<MountTable>,
+    /// Counts changes of the mounts.
+    pub generation: AtomicU64,
+    /// Modules loaded in this view, oldest first.
+    pub modules: RwLock<Vec<LoadedModule>>,
+    /// What the views below brought.
+    pub inherited: Vec<LoadedModule>,
+    /// Host and domain name.
+    pub names: RwLock<HostNames>,
+    /// Debug tags that are on.
+    pub debug: RwLock<Vec<u8>>,
+    /// Held while the view changes.
+    pub change: Mutex<()>,
+    plain: AtomicBool,
+    host: Arc<Credentials>,
+    initial: RwLock<Option<Arc<Credentials>>>,
+}
+
+/// Why a module cannot be loaded or unloaded.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ModuleError {
+    /// Errno.
+    pub errno: Errno,
+    /// For people.
+    pub message: String,
+}
+
+impl View {
+    /// Makes a view.
+    pub fn new(
+        id: u64,
+        depth: u32,
+        table: MountTable,
+        inherited: Vec<LoadedModule>,
+        name: Vec<u8>,
+        host: Arc<Credentials>,
+    ) -> Arc<Self> {
+        let view = Self {
+            id,
+            depth,
+            name: RwLock::new(name),
+            mounts: ArcSwap::from_pointee(table),
+            generation: AtomicU64::new(0),
+            modules: RwLock::default(),
+            inherited,
+            names: RwLock::default(),
+            debug: RwLock::default(),
+            change: Mutex::default(),
+            plain: AtomicBool::new(true),
+            host,
+            initial: RwLock::default(),
+        };
+        view.update_plain();
+        Arc::new(view)
+    }
+
+    /// A view that starts with all that `self` has.
+    pub fn stacked(&self, id: u64, name: Vec<u8>) -> Arc<Self> {
+        let mut inherited = self.inherited.clone();
+        inherited.extend(self.modules.read().iter().cloned());
+        let view = Self::new(id, self.depth + 1, (**self.mounts.load()).clone(), inherited, name, self.host.clone());
+        *view.names.write() = self.names.read().clone();
+        view
+    }
+
+    /// Whether files and identities are just the host's.
+    pub fn is_plain(&self) -> bool {
+        self.plain.load(Ordering::Acquire)
+    }
+
+    /// Decides anew whether files and identities are just the host's.
+    pub fn update_plain(&self) {
+        let identity = self.identity();
+        let plain = self.mounts.load().is_host() && identity.is_none();
+        *self.initial.write() = identity.map(|i| Arc::new(i.enter(&self.host)));
+        self.plain.store(plain, Ordering::Release);
+    }
+
+    /// The identity of processes that have none of their own; `None` where the kernel's is the truth.
+    pub fn initial_credentials(&self) -> Option<Arc<Credentials>> {
+        self.initial.read().clone()
+    }
+
+    /// The newest identity claimed.
+    pub fn identity(&self) -> Option<Arc<dyn Identity>> {
+        let newest = self.modules.read().iter().rev().find_map(|m| m.module.identity());
+        newest.or_else(|| self.inherited.iter().rev().find_map(|m| m.module.identity()))
+    }
+
+    /// Finds a file system type, the newest module first.
+    pub fn filesystem_type(&self, name: &[u8]) -> Option<(&'static str, Arc<dyn FilesystemType>)> {
+        let find = |m: &LoadedModule| {
+            let types = m.module.filesystem_types();
+            let found = types.into_iter().find(|t| t.names().iter().any(|n| n.as_bytes() == name))?;
+            Some((m.descriptor.name, found))
+        };
+        let own = self.modules.read().iter().rev().find_map(find);
+        own.or_else(|| self.inherited.iter().rev().find_map(find))
+    }
+
+    /// All file system types, for `/proc/filesystems`.
+    pub fn filesystem_types(&self) -> Vec<Arc<dyn FilesystemType>> {
+        let own = self.modules.read();
+        self.inherited.iter().chain(own.iter()).flat_map(|m| m.module.filesystem_types()).collect()
+    }
+
+    /// Replaces the mount table; the caller holds `change`.
+    pub fn set_mounts(&self, table: MountTable) {
+        self.mounts.store(Arc::new(table));
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.update_plain();
+    }
+
+    /// How many mounts of this view use a module.
+    pub fn users_of(&self, module: &str) -> u32 {
+        let count = self.mounts.load().mounts().iter().filter(|m| m.module == Some(module)).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Loads a module: `name[,option...]`.
+    ///
+    /// # Errors
+    /// - `ENOENT`: unknown name.
+    /// - `EEXIST`: already loaded in this view.
+    /// - `EINVAL`: bad option.
+    pub fn insert(
+        &self,
+        known: &[&'static ModuleDescriptor],
+        text: &[u8],
+        permanent: bool,
+    ) -> Result<&'static ModuleDescriptor, ModuleError> {
+        let mut parts = text.split(|b| *b == b',');
+        let name = parts.next().unwrap_or_default();
+        let options: Vec<&[u8]> = parts.collect();
+        let shown = name.escape_ascii().to_string();
+        let descriptor = find(known, name).ok_or_else(|| {
+            let names: Vec<&str> = known.iter().map(|d| d.name).collect();
+            ModuleError {
+                errno: Errno::NOENT,
+                message: format!("{shown}: no such module: there are {}", names.join(", ")),
+            }
+        })?;
+        let _change = self.change.lock();
+        if self.modules.read().iter().any(|m| m.descriptor.name == descriptor.name) {
+            return Err(ModuleError { errno: Errno::EXIST, message: format!("{shown}: already loaded") });
+        }
+        let module = (descriptor.load)(&options)
+            .map_err(|error| ModuleError { errno: Errno::INVAL, message: format!("{shown}: {error}") })?;
+        self.modules.write().push(LoadedModule { descriptor, module, permanent });
+        if self.identity().is_some() {
+            for mount in self.mounts.load().mounts() {
+                mount.filesystem.fake_ownership();
+            }
+        }
+        self.update_plain();
+        Ok(descriptor)
+    }
+
+    /// Unloads a module.
+    ///
+    /// # Errors
+    /// - `ENOENT`: not loaded in this view.
+    /// - `EPERM`: loaded for good.
+    /// - `EBUSY`: in use by mounts.
+    pub fn remove(&self, name: &[u8]) -> Result<&'static ModuleDescriptor, ModuleError> {
+        let shown = name.escape_ascii().to_string();
+        let _change = self.change.lock();
+        let at = self
+            .modules
+            .read()
+            .iter()
+            .position(|m| answers_to(m.descriptor, name))
+            .ok_or_else(|| ModuleError { errno: Errno::NOENT, message: format!("{shown}: not loaded") })?;
+        let loaded = self.modules.read()[at].clone();
+        if loaded.permanent {
+            return Err(ModuleError { errno: Errno::PERM, message: format!("{shown}: loaded as permanent") });
+        }
+        let users = self.users_of(loaded.descriptor.name);
+        if users > 0 {
+            let plural = if users == 1 { "mount" } else { "mounts" };
+            return Err(ModuleError { errno: Errno::BUSY, message: format!("{shown}: in use by {users} {plural}") });
+        }
+        self.modules.write().remove(at);
+        self.update_plain();
+        Ok(loaded.descriptor)
+    }
+}
+
+fn answers_to(descriptor: &ModuleDescriptor, name: &[u8]) -> bool {
+    descriptor.name.as_bytes() == name || descriptor.aliases.iter().any(|a| a.as_bytes() == name)
+}
+
+fn find(known: &[&'static ModuleDescriptor], name: &[u8]) -> Option<&'static ModuleDescriptor> {
+    known.iter().copied().find(|d| answers_to(d, name))
+}
