@@ -122,7 +122,7 @@ impl UnionFs {
         if has_marks && components(path).any(|name| name.starts_with(whiteout::OCI_PREFIX)) {
             return Err(Errno::NOENT);
         }
-        let inode = walk(base, path)?;
+        let inode = walk(base, path).map_err(|errno| self.unseen(errno))?;
         let kind = inode.kind()?;
         let mut node = Arc::clone(from);
         let (directory, name) = match path.iter().rposition(|byte| *byte == b'/') {
@@ -252,10 +252,10 @@ impl UnionFs {
             let marked = layer.marks == Marks::Overlay;
             let looked_up = match &at {
                 Redirect::Sibling(name) => match stack.lowers.iter().find(|(known, _)| *known == index) {
-                    Some((_, directory)) => look(directory, name.as_bytes(), marked),
+                    Some((_, directory)) => self.look(directory, name.as_bytes(), marked),
                     None => continue,
                 },
-                Redirect::Path(path) => look(&layer.root, path, marked),
+                Redirect::Path(path) => self.look(&layer.root, path, marked),
             }?;
             let (inode, kind) = match looked_up {
                 Looked::Nothing => continue,
@@ -287,7 +287,7 @@ impl UnionFs {
     pub(super) fn lower_has(&self, directory: &Directory, name: &[u8]) -> Result<bool> {
         let Some(stack) = directory.node.stack() else {
             let marked = self.layer(directory.node.pure_layer())?.marks == Marks::Overlay;
-            return Ok(matches!(look(directory.top(self)?, name, marked)?, Looked::There(..)));
+            return Ok(matches!(self.look(directory.top(self)?, name, marked)?, Looked::There(..)));
         };
         if stack.lowers.is_empty() {
             return Ok(false);
@@ -317,6 +317,16 @@ enum Looked {
     Nothing,
     Whiteout,
     There(InodeRef, FileKind),
+}
+
+impl UnionFs {
+    /// Looks for a path in a lower layer, where what the host hides may count as missing.
+    fn look(&self, directory: &InodeRef, path: &[u8], marked: bool) -> Result<Looked> {
+        match look(directory, path, marked) {
+            Err(errno) if self.unseen(errno) == Errno::NOENT => Ok(Looked::Nothing),
+            other => other,
+        }
+    }
 }
 
 /// Looks for a path, mostly one name, in a directory of a lower layer.

@@ -149,12 +149,25 @@ pub(crate) struct UnionFs {
     renamed: RwLock<rename::Renamed>,
     /// Directories whose nodes know of excepted entries.
     excepting: OnceLock<Vec<Arc<Node>>>,
+    /// Whether the view fakes identities.
+    faked: AtomicBool,
 }
 
 /// Proof that names are not changed by anybody else.
 pub(crate) type Changing<'a> = MutexGuard<'a, ()>;
 
 impl UnionFs {
+    /// What is said of an entry that the host does not let this user see. A faked root may change every directory
+    /// of the view, so that one of a lower layer which the host closes to the user is there, and empty; what the
+    /// host's owner keeps in it stays out of reach.
+    pub(crate) fn unseen(&self, errno: Errno) -> Errno {
+        if errno == Errno::ACCESS && self.faked.load(Ordering::Acquire) {
+            Errno::NOENT
+        } else {
+            errno
+        }
+    }
+
     pub(crate) fn new(setup: Setup) -> Result<Arc<Self>> {
         let mut layers = setup.lowers;
         let bottom = layers.len().checked_sub(1).ok_or(Errno::INVAL)?;
@@ -191,6 +204,7 @@ impl UnionFs {
             opened: stat::Opened::default(),
             renamed: RwLock::default(),
             excepting: OnceLock::new(),
+            faked: AtomicBool::new(false),
         });
         // The bottom layer's device first: its inode numbers, the most by far, are shown as they are.
         for layer in fs.layers.iter().take(bottom + 1).rev() {
@@ -305,6 +319,7 @@ impl Filesystem for UnionFs {
     }
 
     fn fake_ownership(&self) {
+        self.faked.store(true, Ordering::Release);
         if let Some(upper) = self.upper_root() {
             upper.filesystem().fake_ownership();
         }

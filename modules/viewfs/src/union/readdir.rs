@@ -49,9 +49,17 @@ impl UnionFs {
         Ok(listing.entries)
     }
 
+    /// Lists a directory of a lower layer; one that the host closes to this user may count as empty.
+    fn list_layer(&self, inode: &InodeRef) -> Result<Vec<DirEntry>> {
+        match inode.read_dir() {
+            Err(errno) if self.unseen(errno) == Errno::NOENT => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
     /// Lists a directory that only one lower layer has.
     fn read_only_layer(&self, layer: LayerIndex, inode: &InodeRef) -> Result<Vec<DirEntry>> {
-        let mut entries = inode.read_dir()?;
+        let mut entries = self.list_layer(inode)?;
         let device = self.devices.of(inode, inode.id()?.0);
         let marked = self.layer(layer)?.marks == Marks::Overlay;
         let forms = Forms::of(inode, marked);
@@ -125,7 +133,7 @@ impl UnionFs {
         let forms = Forms::of(inode, marked);
         let mut hidden = Vec::new();
         let mut is_opaque = false;
-        for mut entry in inode.read_dir()? {
+        for mut entry in self.list_layer(inode)? {
             if marked {
                 if *entry.name == *OCI_OPAQUE {
                     is_opaque = true;
