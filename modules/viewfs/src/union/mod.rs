@@ -25,7 +25,7 @@ mod xattr;
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock, Weak};
 
@@ -309,6 +309,10 @@ impl Filesystem for UnionFs {
 
     fn stat_open(&self, host: BorrowedFd<'_>) -> Result<Stat> {
         self.stat_descriptor(host)
+    }
+
+    fn inode_of_open(&self, host: OwnedFd) -> Result<InodeRef> {
+        self.of_descriptor(host)
     }
 
     fn sync(&self) -> Result<()> {

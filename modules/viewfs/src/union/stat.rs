@@ -1,10 +1,10 @@
 //! What is shown of an object: one device number for all, inode numbers that copy-up and renames leave as they
 //! are. Knows nothing of names.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use umvu_interface::{FileKind, InodeRef, Result, Stat};
+use umvu_interface::{Errno, FileKind, InodeRef, Result, Stat};
 
 use super::devices::Device;
 use super::inode::{At, UnionInode};
@@ -165,6 +165,30 @@ impl UnionFs {
         Ok(stat)
     }
 
+    /// Finds the object that an open descriptor names: by its path while it has one that leads to it, otherwise
+    /// as the bare object of its layer.
+    pub(super) fn of_descriptor(&self, host: OwnedFd) -> Result<InodeRef> {
+        let path = host_path(host.as_fd())?;
+        let layer = self.layer_of_host(&path);
+        let root = self.root_inode();
+        if let (At::Directory(start), Some(path)) = (&root.at, self.path_of_layers(&path)) {
+            if path.is_empty() {
+                return Ok(root);
+            }
+            match self.find(start, &path) {
+                // A file of a lower layer may have been copied up since; one of the upper layer must be this one.
+                Ok(found) if layer.is_some() || is_same(found.real()?, host.as_fd())? => return Ok(found),
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        let root = match layer {
+            None => self.upper_root(),
+            Some(layer) => self.layers.get(layer).map(|layer| &layer.root),
+        };
+        root.ok_or(Errno::NOENT)?.filesystem().inode_of_open(host)
+    }
+
     /// Finds the layer that a path of the host lies in; none for the upper one.
     fn layer_of_host(&self, path: &[u8]) -> Option<LayerIndex> {
         if self.upper_root().is_some_and(|upper| below(upper, path).is_some()) {
@@ -196,6 +220,12 @@ fn below(root: &InodeRef, path: &[u8]) -> Option<Vec<u8>> {
         [b'/', rest @ ..] => Some(rest.to_vec()),
         _ => None,
     }
+}
+
+fn is_same(inode: &InodeRef, host: BorrowedFd<'_>) -> Result<bool> {
+    let Some(own) = inode.host_fd() else { return Ok(false) };
+    let (own, host) = (rustix::fs::fstat(own)?, rustix::fs::fstat(host)?);
+    Ok((own.st_dev, own.st_ino) == (host.st_dev, host.st_ino))
 }
 
 fn host_path(host: BorrowedFd<'_>) -> Result<Vec<u8>> {
