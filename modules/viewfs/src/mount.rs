@@ -42,7 +42,7 @@ impl Mounting<'_> {
 
     fn bind_with_exceptions(&self) -> Result<Setup, MountError> {
         let source = self.directory(self.request.source)?;
-        self.setup(None, vec![Layer { root: source, marks: Marks::None, writes: Writes::Through }])
+        self.setup(None, vec![Layer { root: source, marks: Marks::None, writes: Writes::Through }], Vec::new())
     }
 
     fn merge(&self) -> Result<Setup, MountError> {
@@ -54,7 +54,7 @@ impl Mounting<'_> {
             Layer { root: source, marks: Marks::Overlay, writes: Writes::Never },
             Layer { root: covered, marks: Marks::None, writes: Writes::Through },
         ];
-        self.setup(None, lowers)
+        self.setup(None, lowers, Vec::new())
     }
 
     fn cow(&self, mode: Mode) -> Result<Setup, MountError> {
@@ -72,8 +72,15 @@ impl Mounting<'_> {
             Mode::MinCow => (covered, Writes::First),
             _ => (self.world.layer(&covered, LayerUse::Lower, None)?, Writes::Never),
         };
-        let upper = self.upper(&upper, source)?;
-        self.setup(Some(upper), vec![Layer { root, marks: Marks::None, writes }])
+        let state = self.state(&upper, source)?;
+        // The union's own directories, where they lie in it, are seen as they are and change only as it does.
+        let covered = self.covered()?;
+        let mut frozen: Vec<_> = path_in(&upper, &covered).into_iter().collect();
+        if !self.world.is_inside(&state, &upper) {
+            frozen.extend(path_in(&state, &covered));
+        }
+        let upper = self.upper(&upper, &state, source)?;
+        self.setup(Some(upper), vec![Layer { root, marks: Marks::None, writes }], frozen)
     }
 
     fn overlay(&self) -> Result<Setup, MountError> {
@@ -103,41 +110,48 @@ impl Mounting<'_> {
             lowers.push(Layer { root, marks: Marks::Overlay, writes: Writes::Never });
         }
         let upper = match upper {
-            Some((path, upper)) => Some(self.upper(&upper, path)?),
+            Some((path, upper)) => Some(self.upper(&upper, &self.state(&upper, path)?, path)?),
             None => None,
         };
-        self.setup(upper, lowers)
+        self.setup(upper, lowers, Vec::new())
     }
 
-    fn setup(&self, upper: Option<(InodeRef, Work)>, lowers: Vec<Layer>) -> Result<Setup, MountError> {
+    fn setup(
+        &self,
+        upper: Option<(InodeRef, Work)>,
+        lowers: Vec<Layer>,
+        frozen: Vec<Vec<u8>>,
+    ) -> Result<Setup, MountError> {
         if self.options.ownership == Ownership::Recorded && upper.is_none() {
             return Err(MountError::new(Errno::INVAL, "option 'nochcopy' goes only with cow, mincow and upperdir"));
         }
-        let covered = match self.options.except.is_empty() {
-            true => None,
-            false => Some(self.covered()?),
-        };
         Ok(Setup {
             upper,
             lowers,
-            covered,
+            covered: self.covered()?,
             excepted: self.options.except.clone(),
+            frozen,
             device: self.world.new_device(),
             redirect_dir: self.options.redirect_dir,
             durability: self.options.durability,
+            records_owners: self.options.ownership == Ownership::Recorded,
             options: self.request.options.join(&b','),
         })
     }
 
     /// Makes a directory the layer that takes the changes.
-    fn upper(&self, directory: &InodeRef, path: &[u8]) -> Result<(InodeRef, Work), MountError> {
-        let state = match &self.options.work {
-            Some(work) => self.given_state(directory, path, work)?,
-            None => self.own_state(directory, path)?,
-        };
-        let upper = self.world.layer(directory, LayerUse::Upper, Some(&state))?;
+    fn upper(&self, directory: &InodeRef, state: &InodeRef, path: &[u8]) -> Result<(InodeRef, Work), MountError> {
+        let upper = self.world.layer(directory, LayerUse::Upper, Some(state))?;
         let work = Work::prepare(&upper, &self.request.caller).map_err(|errno| no_changes(path, errno))?;
         Ok((upper, work))
+    }
+
+    /// Finds or makes the directory for what the layer itself cannot hold.
+    fn state(&self, upper: &InodeRef, path: &[u8]) -> Result<InodeRef, MountError> {
+        match &self.options.work {
+            Some(work) => self.given_state(upper, path, work),
+            None => self.own_state(upper, path),
+        }
     }
 
     fn given_state(&self, upper: &InodeRef, path: &[u8], work_path: &[u8]) -> Result<InodeRef, MountError> {
@@ -154,7 +168,7 @@ impl Mounting<'_> {
         Ok(work)
     }
 
-    /// Makes the directory for what the layer itself cannot hold: beside it, or else inside.
+    /// Makes it beside the layer or, where that is not possible, inside.
     fn own_state(&self, upper: &InodeRef, path: &[u8]) -> Result<InodeRef, MountError> {
         let beside = || -> umvu_interface::Result<InodeRef> {
             let own_path = upper.path()?;
@@ -230,6 +244,17 @@ impl Mounting<'_> {
             false => Ok(()),
         }
     }
+}
+
+/// Gives the path of a directory from another one of the same file system that it lies in.
+fn path_in(inner: &InodeRef, outer: &InodeRef) -> Option<Vec<u8>> {
+    if !Arc::ptr_eq(&inner.filesystem(), &outer.filesystem()) {
+        return None;
+    }
+    let (inner, outer) = (inner.path().ok()?, outer.path().ok()?);
+    let rest = inner.strip_prefix(outer.as_slice())?;
+    let rest = if outer.is_empty() { rest } else { rest.strip_prefix(b"/")? };
+    (!rest.is_empty()).then(|| rest.to_vec())
 }
 
 /// `ELOOP`, as overlayfs has it: fs/overlayfs/super.c, ovl_check_layer.

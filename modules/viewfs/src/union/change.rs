@@ -103,7 +103,7 @@ impl UnionFs {
             UnionInode::directory(self.me(), child.ok_or(Errno::IO)?, None)
         } else {
             let kind = inode.kind()?;
-            UnionInode::leaf(self.me(), Arc::clone(&directory.node), name.clone(), kind, None, inode)
+            UnionInode::leaf(self.me(), Arc::clone(&directory.node), name.clone(), kind, None, inode)?
         };
         Ok((inode, extra))
     }
@@ -111,7 +111,7 @@ impl UnionFs {
     /// Checks that a name is free; gives whether it is so because of a whiteout.
     fn check_free(&self, directory: &Directory, name: &Name) -> Result<bool> {
         directory.node.check_alive()?;
-        if self.is_hidden_in_upper(name.as_bytes()) {
+        if directory.node.stack().is_some_and(|stack| self.is_hidden_in_upper(stack, name.as_bytes())) {
             return Err(Errno::INVAL);
         }
         if self.is_excepted(&directory.node, name.as_bytes()) {
@@ -135,6 +135,7 @@ impl UnionFs {
             let layer = directory.node.pure_layer();
             let real = directory.top(self)?;
             return match self.writes_in(layer, real)? {
+                Writes::Refused => Err(Errno::ROFS),
                 Writes::Never => Ok(None),
                 writes => Ok(Some((layer, Arc::clone(real), writes))),
             };
@@ -145,6 +146,9 @@ impl UnionFs {
                 Some(_) => self.layer(*layer)?.writes,
                 None => self.writes_in(*layer, real)?,
             };
+            if writes == Writes::Refused {
+                return Err(Errno::ROFS);
+            }
             if writes != Writes::Never {
                 return Ok(Some((*layer, Arc::clone(real), writes)));
             }
@@ -289,21 +293,27 @@ impl UnionFs {
             let _changing = self.lock();
             let is_whiteout = self.check_free(directory, name)?;
             let direct = self.direct(directory)?.filter(|_| !is_whiteout);
-            if let (Some((_, real, writes)), None) = (direct, leaf.upper.get()) {
-                let onto = self.writes_to(target)?;
-                if onto != Writes::Never {
+            let onto = if leaf.upper.get().is_none() { self.writes_to(target)? } else { Writes::Never };
+            match (direct, onto) {
+                (Some((layer, real, writes)), onto) if onto == writes && target.layer() == Some(layer) => {
                     match real.link(caller, name, leaf.real()?) {
-                        Err(errno) if Writes::First == writes && is_refusal(errno) => {}
+                        Err(errno) if writes == Writes::First && is_refusal(errno) => {}
                         done => return done,
                     }
                 }
+                (_, Writes::Refused) => return Err(Errno::ROFS),
+                (Some((.., Writes::Through)), _) | (_, Writes::Through) => return Err(Errno::XDEV),
+                _ => {}
             }
         }
-        let object = Arc::clone(self.raise(caller, target, Data::All)?);
+        let object = match target.upper() {
+            Some(upper) => Arc::clone(upper),
+            None => Arc::clone(self.raise(caller, target, Data::All)?),
+        };
         let changing = self.lock();
         let is_whiteout = self.check_free(directory, name)?;
         let spot = self.spot(caller, directory, name, is_whiteout, &changing)?;
-        if leaf.parent.stack().is_some_and(|stack| stack.impure.load(std::sync::atomic::Ordering::Acquire)) {
+        if object.get_xattr(super::whiteout::ORIGIN).is_ok() {
             self.set_impure(caller, &directory.node, &spot.upper)?;
         }
         if !spot.is_whiteout {

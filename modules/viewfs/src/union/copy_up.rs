@@ -79,6 +79,7 @@ impl UnionFs {
                 Err(errno) if is_refusal(errno) => {}
                 done => return done,
             },
+            Writes::Refused => return Err(Errno::ROFS),
             Writes::Never => {}
         }
         change(self.raise(caller, inode, data)?)
@@ -110,31 +111,55 @@ impl UnionFs {
     }
 
     fn raise_leaf<'a>(&self, caller: &Caller<'_>, leaf: &'a Leaf, data: Data) -> Result<&'a InodeRef> {
-        if let Some(upper) = leaf.upper.get() {
+        if let Some(upper) = leaf.named_upper() {
             return Ok(upper);
         }
         let (layer, lower) = leaf.lower.as_ref().ok_or(Errno::IO)?;
         self.work()?;
-        let stat = lower.stat()?;
+        let stat = self.stat_lower(lower)?;
         let _turn = self.copying.enter((stat.dev, stat.ino));
         let directory = self.raise_directory(caller, &leaf.parent, &self.lock())?;
-        if let Some(upper) = self.raised_by_others(leaf)? {
-            return Ok(leaf.upper.get_or_init(|| upper));
-        }
-        let copy = self.copy(caller, *layer, lower, &stat, data)?;
-        let changing = self.lock();
-        let placed = leaf.parent.check_alive().and_then(|()| match self.raised_by_others(leaf)? {
-            Some(upper) => Ok(Some(upper)),
-            None => self.place(caller, &copy, &leaf.parent, &directory, &leaf.name, &changing).map(|()| None),
-        });
-        let upper = match placed {
-            Ok(None) => directory.lookup(&leaf.name)?,
-            other => {
-                self.work()?.purge(&copy);
-                other?.ok_or(Errno::IO)?
+        let upper = match self.raised_by_others(leaf)? {
+            Some(upper) => upper,
+            None if self.is_shared(*layer, &stat) => {
+                let copy = self.shared_copy(caller, *layer, lower, &stat)?;
+                self.finish(leaf, &directory, |changing| {
+                    self.placed(caller, &leaf.parent, &directory, || {
+                        self.name_copy(caller, &copy, leaf, &directory, changing)
+                    })
+                })?
+            }
+            None => {
+                let copy = self.copy(caller, *layer, lower, &stat, data)?;
+                let done =
+                    self.finish(leaf, &directory, |_| self.place(caller, &copy, &leaf.parent, &directory, &leaf.name));
+                if done.is_err() {
+                    self.work()?.purge(&copy);
+                }
+                done?
             }
         };
-        Ok(leaf.upper.get_or_init(|| upper))
+        self.forget_owner(caller, (stat.dev, stat.ino), &self.origin_of(*layer, &stat));
+        let upper = leaf.upper.get_or_init(|| upper);
+        leaf.is_named.store(true, Ordering::Release);
+        Ok(upper)
+    }
+
+    /// Lets a copy appear, unless the name has changed its meaning meanwhile.
+    fn finish(
+        &self,
+        leaf: &Leaf,
+        directory: &InodeRef,
+        appear: impl FnOnce(&Changing<'_>) -> Result<()>,
+    ) -> Result<InodeRef> {
+        let changing = self.lock();
+        leaf.parent.check_alive()?;
+        if self.raised_by_others(leaf)?.is_some() {
+            // Only who has the turn copies this object: it is another one.
+            return Err(Errno::NOENT);
+        }
+        appear(&changing)?;
+        directory.lookup(&leaf.name)
     }
 
     /// Looks whether somebody else has copied the object up since it was looked up.
@@ -181,7 +206,7 @@ impl UnionFs {
         node: &Arc<Node>,
         (parent, upper_parent): (&Arc<Node>, &InodeRef),
         name: &Name,
-        changing: &Changing<'_>,
+        _changing: &Changing<'_>,
     ) -> Result<InodeRef> {
         let directory = Directory::of(Arc::clone(node));
         let lower = directory.top(self)?;
@@ -189,11 +214,13 @@ impl UnionFs {
             Some(stack) => stack.lowers.first().map(|(layer, _)| *layer).ok_or(Errno::IO)?,
             None => node.pure_layer(),
         };
-        let copy = self.copy(caller, layer, lower, &lower.stat()?, Data::All)?;
-        if let Err(errno) = self.place(caller, &copy, parent, upper_parent, name, changing) {
+        let stat = self.stat_lower(lower)?;
+        let copy = self.copy(caller, layer, lower, &stat, Data::All)?;
+        if let Err(errno) = self.place(caller, &copy, parent, upper_parent, name) {
             self.work()?.purge(&copy);
             return Err(errno);
         }
+        self.forget_owner(caller, (stat.dev, stat.ino), &self.origin_of(layer, &stat));
         let upper = upper_parent.lookup(name)?;
         match node.stack() {
             Some(stack) => {
@@ -208,19 +235,25 @@ impl UnionFs {
         Ok(upper)
     }
 
-    /// Gives a finished copy its name. The directory looks as if nothing had happened: nothing has, for guests.
-    fn place(
+    /// Gives a finished copy its name.
+    fn place(&self, caller: &Caller<'_>, copy: &Name, node: &Node, directory: &InodeRef, name: &Name) -> Result<()> {
+        let work = self.work()?;
+        self.placed(caller, node, directory, || {
+            work.directory.rename(caller, copy, directory, name, RenameFlags::empty())
+        })
+    }
+
+    /// Lets a copy appear in a directory, which looks as if nothing had happened: nothing has, for guests.
+    fn placed(
         &self,
         caller: &Caller<'_>,
-        copy: &Name,
         node: &Node,
         directory: &InodeRef,
-        name: &Name,
-        _changing: &Changing<'_>,
+        place: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let before = directory.stat()?;
         self.set_impure(caller, node, directory)?;
-        self.work()?.directory.rename(caller, copy, directory, name, RenameFlags::empty())?;
+        place()?;
         let times =
             SetAttr { atime: SetTime::At(before.atime), mtime: SetTime::At(before.mtime), ..SetAttr::default() };
         let _ = directory.set_attr(&as_root(caller), &times);
@@ -242,7 +275,14 @@ impl UnionFs {
     }
 
     /// Makes a copy in the work directory and gives its name there.
-    fn copy(&self, caller: &Caller<'_>, layer: LayerIndex, lower: &InodeRef, stat: &Stat, data: Data) -> Result<Name> {
+    pub(super) fn copy(
+        &self,
+        caller: &Caller<'_>,
+        layer: LayerIndex,
+        lower: &InodeRef,
+        stat: &Stat,
+        data: Data,
+    ) -> Result<Name> {
         let work = self.work()?;
         let name = work.new_name()?;
         let made = self.copy_as(caller, layer, lower, stat, data, &name);

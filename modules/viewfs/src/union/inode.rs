@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use umvu_interface::{
@@ -40,6 +41,8 @@ pub(crate) struct Leaf {
     pub(super) lower: Option<(LayerIndex, InodeRef)>,
     /// The object in the upper layer, once there is one.
     pub(super) upper: OnceLock<InodeRef>,
+    /// Whether the upper layer has it under this name.
+    pub(super) is_named: AtomicBool,
 }
 
 impl Directory {
@@ -66,6 +69,11 @@ impl Directory {
 }
 
 impl Leaf {
+    /// Gives the object in the upper layer, if it has this name there.
+    pub(super) fn named_upper(&self) -> Option<&InodeRef> {
+        self.upper.get().filter(|_| self.is_named.load(Ordering::Acquire))
+    }
+
     /// Gives the real object.
     pub(super) fn real(&self) -> Result<&InodeRef> {
         self.upper.get().or(self.lower.as_ref().map(|(_, inode)| inode)).ok_or(Errno::IO)
@@ -86,12 +94,16 @@ impl UnionInode {
         kind: FileKind,
         layer: Option<LayerIndex>,
         inode: InodeRef,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>> {
+        let is_named = AtomicBool::new(layer.is_none());
         let (lower, upper) = match layer {
-            Some(layer) => (Some((layer, inode)), OnceLock::new()),
+            Some(layer) => {
+                let copy = fs.copy_of_link(layer, &inode, kind)?;
+                (Some((layer, inode)), copy.map_or_else(OnceLock::new, OnceLock::from))
+            }
             None => (None, OnceLock::from(inode)),
         };
-        Arc::new(Self { fs, at: At::Leaf(Leaf { parent, name, kind, lower, upper }) })
+        Ok(Arc::new(Self { fs, at: At::Leaf(Leaf { parent, name, kind, lower, upper, is_named }) }))
     }
 
     /// # Errors
@@ -120,6 +132,14 @@ impl UnionInode {
         match &self.at {
             At::Directory(directory) => directory.upper(),
             At::Leaf(leaf) => leaf.upper.get(),
+        }
+    }
+
+    /// Gives the object in the upper layer, if it has this name there.
+    pub(super) fn named_upper(&self) -> Option<&InodeRef> {
+        match &self.at {
+            At::Directory(directory) => directory.upper(),
+            At::Leaf(leaf) => leaf.named_upper(),
         }
     }
 
@@ -243,6 +263,9 @@ impl Inode for UnionInode {
     }
 
     fn set_attr(&self, caller: &Caller<'_>, change: &SetAttr) -> Result<()> {
+        if let Some(done) = self.fs.record_owner(caller, self, change) {
+            return done;
+        }
         let data = change.size.map_or(Data::All, Data::Begin);
         self.fs.change_object(caller, self, data, |real| real.set_attr(caller, change))
     }

@@ -7,6 +7,7 @@ use umvu_interface::{Errno, FileKind, InodeRef, Name, Result};
 
 use super::inode::{Directory, UnionInode};
 use super::node::{LayerIndex, Node, Stack};
+use super::walk::{components, split, walk};
 use super::whiteout::{self, Redirect};
 use super::{Marks, RedirectDir, UnionFs};
 
@@ -82,7 +83,8 @@ impl UnionFs {
                 }
             }
             // That there is a node without stack says that the upper layer has nothing of that name.
-            let upper = if cached.is_some() { Upper::Nothing } else { self.in_upper(stack, name)? };
+            let knows = cached.is_some() || self.is_excepted(&node, name);
+            let upper = if knows { Upper::Nothing } else { self.in_upper(stack, name)? };
             match self.step(stack, name, upper)? {
                 Step::Sealed(layer, base) => return self.find_sealed(&node, layer, &base, rest, epoch),
                 Step::Directory(found) => {
@@ -101,7 +103,7 @@ impl UnionFs {
                 }
                 Step::Leaf(inode, kind, layer) if tail.is_empty() => {
                     let name = Name::new(name)?;
-                    return Ok(Some(UnionInode::leaf(self.me(), node, name, kind, layer, inode)));
+                    return UnionInode::leaf(self.me(), node, name, kind, layer, inode).map(Some);
                 }
                 Step::Leaf(_, FileKind::Symlink, _) => return Err(Errno::LOOP),
                 Step::Leaf(..) => return Err(Errno::NOTDIR),
@@ -141,13 +143,13 @@ impl UnionFs {
         if kind == FileKind::CharDevice && whiteout::is_whiteout(&inode, kind)? {
             return Err(Errno::NOENT);
         }
-        Ok(Some(UnionInode::leaf(self.me(), node, Name::new(name)?, kind, Some(layer), inode)))
+        UnionInode::leaf(self.me(), node, Name::new(name)?, kind, Some(layer), inode).map(Some)
     }
 
     /// Looks into the upper directory of a stack.
     pub(crate) fn in_upper(&self, stack: &Stack, name: &[u8]) -> Result<Upper> {
         let Some(upper) = stack.upper.get() else { return Ok(Upper::Nothing) };
-        if self.is_hidden_in_upper(name) {
+        if self.is_hidden_in_upper(stack, name) {
             return Err(Errno::NOENT);
         }
         match walk(upper, name) {
@@ -173,8 +175,12 @@ impl UnionFs {
     }
 
     /// Whether a name in the upper layer is the union's own.
-    pub(crate) fn is_hidden_in_upper(&self, name: &[u8]) -> bool {
-        name.starts_with(whiteout::OCI_PREFIX) && (name == whiteout::WORK_NAME || self.hides_by_oci_names())
+    pub(crate) fn is_hidden_in_upper(&self, stack: &Stack, name: &[u8]) -> bool {
+        if !name.starts_with(whiteout::OCI_PREFIX) {
+            return false;
+        }
+        let is_root = || self.root.stack().is_some_and(|root| std::ptr::eq(root, stack));
+        self.hides_by_oci_names() || name == whiteout::WORK_NAME && is_root()
     }
 
     fn step(&self, stack: &Stack, name: &[u8], upper: Upper) -> Result<Step> {
@@ -268,7 +274,9 @@ impl UnionFs {
             }
             if marked && index < self.bottom {
                 let marks = whiteout::directory_marks(&inode)?;
-                let opaque = marks.opaque || whiteout::has(&inode, whiteout::OCI_OPAQUE)?;
+                let opaque = marks.opaque
+                    || whiteout::has(&inode, whiteout::OCI_OPAQUE)?
+                    || self.is_renewed(stack, index, &at)?;
                 found.push((index, inode));
                 if opaque {
                     break;
@@ -281,6 +289,15 @@ impl UnionFs {
             }
         }
         Ok((found, None))
+    }
+
+    /// Whether an OCI layer that has a directory says that lower ones of that name are gone.
+    fn is_renewed(&self, stack: &Stack, layer: LayerIndex, at: &Redirect) -> Result<bool> {
+        let Redirect::Sibling(name) = at else { return Ok(false) };
+        match (stack.lower(layer), whiteout::oci_name(name.as_bytes())) {
+            (Some(directory), Some(marker)) => whiteout::has(directory, marker.as_bytes()),
+            _ => Ok(false),
+        }
     }
 
     /// Whether a lower layer has something that would show if the upper one had nothing of that name.
@@ -355,43 +372,4 @@ fn look(directory: &InodeRef, path: &[u8], marked: bool) -> Result<Looked> {
         }
         Err(errno) => Err(errno),
     }
-}
-
-/// Finds a descendant of a directory of a layer.
-pub(crate) fn walk(base: &InodeRef, path: &[u8]) -> Result<InodeRef> {
-    if path.is_empty() {
-        return Ok(Arc::clone(base));
-    }
-    match base.lookup_path(path) {
-        Err(Errno::LOOP) => {}
-        done => return done,
-    }
-    // A link in the way, or a layer without a fast way.
-    let mut inode = Arc::clone(base);
-    let mut rest = path;
-    loop {
-        let (name, tail) = split(rest);
-        inode = inode.lookup(&Name::new(name)?)?;
-        if tail.is_empty() {
-            return Ok(inode);
-        }
-        match inode.kind()? {
-            FileKind::Directory => {}
-            FileKind::Symlink => return Err(Errno::LOOP),
-            _ => return Err(Errno::NOTDIR),
-        }
-        rest = tail;
-    }
-}
-
-/// Gives the first component of a path and what follows it.
-pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().position(|byte| *byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (path, &path[path.len()..]),
-    }
-}
-
-fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
 }

@@ -13,12 +13,15 @@ mod copy_data;
 mod copy_up;
 mod devices;
 mod inode;
+mod links;
 mod lookup;
 mod node;
+mod owners;
 mod readdir;
 mod remove;
 mod rename;
 mod stat;
+mod walk;
 mod whiteout;
 mod work;
 mod xattr;
@@ -79,6 +82,8 @@ pub(crate) enum Writes {
     First,
     /// It is done to the object itself.
     Through,
+    /// There is none: `EROFS`.
+    Refused,
 }
 
 /// A lower layer.
@@ -113,13 +118,17 @@ pub(crate) struct Setup {
     pub(crate) upper: Option<(InodeRef, Work)>,
     /// The merged layers, topmost first.
     pub(crate) lowers: Vec<Layer>,
-    /// What the excepted paths show, if there are any.
-    pub(crate) covered: Option<InodeRef>,
+    /// What excepted and frozen paths show.
+    pub(crate) covered: InodeRef,
     /// Paths below the root, without leading slash, that show `covered` whatever the layers hold.
     pub(crate) excepted: Vec<Vec<u8>>,
+    /// The same, but read-only: where the union's own layers lie.
+    pub(crate) frozen: Vec<Vec<u8>>,
     pub(crate) device: u64,
     pub(crate) redirect_dir: RedirectDir,
     pub(crate) durability: Durability,
+    /// Whether changes of mode and owner are written down instead of copying the object for them.
+    pub(crate) records_owners: bool,
     /// As `/proc/mounts` shows them.
     pub(crate) options: Vec<u8>,
 }
@@ -129,7 +138,7 @@ pub(crate) struct UnionFs {
     me: Weak<UnionFs>,
     root: Arc<Node>,
     work: Option<Work>,
-    /// The merged layers, then the one that excepted paths show.
+    /// The merged layers, then what excepted and what frozen paths show.
     layers: Vec<Layer>,
     /// Index of the last of the merged layers.
     bottom: LayerIndex,
@@ -137,6 +146,9 @@ pub(crate) struct UnionFs {
     devices: Devices,
     redirect_dir: RedirectDir,
     durability: Durability,
+    records_owners: bool,
+    owners: owners::Owners,
+    links: links::Links,
     options: Vec<u8>,
     /// Whether the upper layer cannot hold 0:0 devices or attributes and hides names as OCI layers do.
     upper_has_oci_names: AtomicBool,
@@ -172,8 +184,8 @@ impl UnionFs {
         let mut layers = setup.lowers;
         let bottom = layers.len().checked_sub(1).ok_or(Errno::INVAL)?;
         let lowers = layers.iter().enumerate().map(|(index, layer)| (index, Arc::clone(&layer.root))).collect();
-        if let Some(covered) = setup.covered {
-            layers.push(Layer { root: covered, marks: Marks::None, writes: Writes::Through });
+        for writes in [Writes::Through, Writes::Refused] {
+            layers.push(Layer { root: Arc::clone(&setup.covered), marks: Marks::None, writes });
         }
         let mut stack = Stack { lowers, ..Stack::default() };
         let work = match setup.upper {
@@ -195,6 +207,9 @@ impl UnionFs {
             devices: Devices::default(),
             redirect_dir: setup.redirect_dir,
             durability: setup.durability,
+            records_owners: setup.records_owners,
+            owners: owners::Owners::default(),
+            links: links::Links::default(),
             options: setup.options,
             upper_has_oci_names: AtomicBool::new(oci),
             change: Mutex::new(()),
@@ -210,7 +225,11 @@ impl UnionFs {
         for layer in fs.layers.iter().take(bottom + 1).rev() {
             fs.devices.of(&layer.root, layer.root.stat()?.dev);
         }
-        fs.except(&setup.excepted)?;
+        fs.load_owners()?;
+        fs.load_links()?;
+        let excepted = setup.excepted.iter().map(|path| (path.as_slice(), bottom + 1));
+        let frozen = setup.frozen.iter().map(|path| (path.as_slice(), bottom + 2));
+        fs.except(excepted.chain(frozen))?;
         Ok(fs)
     }
 

@@ -97,7 +97,7 @@ impl UnionFs {
         let is_merged = !stack.lowers.is_empty();
         let has_oci_names = self.hides_by_oci_names();
         for mut entry in upper.read_dir()? {
-            if self.is_hidden_in_upper(&entry.name) {
+            if self.is_hidden_in_upper(stack, &entry.name) {
                 let hidden = entry.name.strip_prefix(OCI_PREFIX).filter(|_| has_oci_names);
                 listing.seen.extend(hidden.map(Box::from));
                 continue;

@@ -27,6 +27,9 @@ impl UnionFs {
         }
         if victim.upper().is_none() {
             let writes = self.writes_to(&victim)?;
+            if writes == Writes::Refused {
+                return Err(Errno::ROFS);
+            }
             if writes != Writes::Never {
                 let done = self.real_parent(directory, &victim)?.remove(caller, name, kind);
                 match done {
@@ -48,6 +51,8 @@ impl UnionFs {
         let done = self.remove_upper(caller, directory, name, &victim, &changing);
         if done.is_ok() && kind == RemoveKind::Directory {
             directory.node.detach(name.as_bytes());
+        } else if let (Ok(()), Some(upper)) = (&done, victim.upper()) {
+            self.drop_copy_without_names(caller, upper);
         }
         self.renaming(&changing);
         done
@@ -65,7 +70,10 @@ impl UnionFs {
         let work = self.work()?;
         let is_covering = self.lower_has(directory, name.as_bytes())?;
         let upper = self.raise_directory(caller, &directory.node, changing)?;
-        if victim.upper().is_none() {
+        if victim.named_upper().is_none() {
+            if let Some(copy) = victim.upper() {
+                self.drop_lower_name(caller, copy)?;
+            }
             return self.make_whiteout(caller, &upper, name);
         }
         let kind = if victim.is_directory() { RemoveKind::Directory } else { RemoveKind::File };

@@ -1,7 +1,8 @@
 //! Renaming, in the order and with the marks of `fs/overlayfs/dir.c`, ovl_rename: what guests see changes at one
 //! moment, that of a rename in the upper layer.
 
-use std::sync::{Arc, Weak};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use umvu_interface::{Caller, Errno, Inode, InodeRef, Name, RemoveKind, RenameFlags, Result, XattrSet};
 
@@ -21,8 +22,11 @@ struct End<'a> {
     name: &'a Name,
 }
 
-/// Directories that lower layers have elsewhere: their path there, and their node.
-pub(crate) type Renamed = Vec<(Vec<u8>, Weak<Node>)>;
+/// Directories that lower layers have elsewhere, as far as they were met lately: their path there, and their node.
+pub(crate) type Renamed = VecDeque<(Vec<u8>, Arc<Node>)>;
+
+/// How many of them are remembered.
+const RENAMED: usize = 256;
 
 impl UnionFs {
     pub(super) fn rename(
@@ -57,7 +61,7 @@ impl UnionFs {
                 return done;
             }
             let exchanged = target.as_ref().filter(|_| flags.contains(RenameFlags::EXCHANGE));
-            let low = [Some(&source), exchanged].into_iter().flatten().find(|object| object.upper().is_none());
+            let low = [Some(&source), exchanged].into_iter().flatten().find(|object| object.named_upper().is_none());
             if let Some(low) = low {
                 // Data is not copied under the lock.
                 let low = Arc::clone(low);
@@ -105,7 +109,8 @@ impl UnionFs {
             if self.is_excepted(&end.directory.node, end.name.as_bytes()) {
                 return Err(Errno::BUSY);
             }
-            if self.is_hidden_in_upper(end.name.as_bytes()) {
+            let stack = end.directory.node.stack();
+            if stack.is_some_and(|stack| self.is_hidden_in_upper(stack, end.name.as_bytes())) {
                 return Err(Errno::INVAL);
             }
         }
@@ -133,19 +138,20 @@ impl UnionFs {
         flags: RenameFlags,
         changing: &Changing<'_>,
     ) -> Option<Result<()>> {
-        if source.upper().is_some() || target.is_some_and(|target| target.upper().is_some()) {
-            return None;
-        }
         let attempt = || -> Result<Option<()>> {
-            let writes = self.writes_to(source)?;
-            let Some((layer, to, _)) = self.direct(new.directory)? else {
-                // What cannot be copied cannot leave, either.
-                return if writes == Writes::Through { Err(Errno::XDEV) } else { Ok(None) };
-            };
-            if writes == Writes::Never {
-                return if self.work.is_none() { Err(Errno::ROFS) } else { Ok(None) };
+            let writes = if source.upper().is_none() { self.writes_to(source)? } else { Writes::Never };
+            let onto = self.direct(new.directory)?;
+            match (&onto, writes) {
+                (_, Writes::Refused) => return Err(Errno::ROFS),
+                (Some((layer, ..)), Writes::Through) if source.layer() == Some(*layer) => {}
+                (Some((layer, _, Writes::First)), Writes::First) if source.layer() == Some(*layer) => {}
+                (_, Writes::Never) if source.upper().is_none() && self.work.is_none() => return Err(Errno::ROFS),
+                // What cannot be copied cannot leave its layer, and nothing else can come there.
+                (Some((.., Writes::Through)), _) | (_, Writes::Through) => return Err(Errno::XDEV),
+                _ => return Ok(None),
             }
-            if source.layer() != Some(layer) || target.is_some_and(|target| target.layer() != Some(layer)) {
+            let Some((layer, to, _)) = onto else { return Ok(None) };
+            if target.is_some_and(|target| target.upper().is_some() || target.layer() != Some(layer)) {
                 return if self.work.is_none() { Err(Errno::ROFS) } else { Ok(None) };
             }
             match self.real_parent(old.directory, source)?.rename(caller, old.name, &to, new.name, flags) {
@@ -203,6 +209,14 @@ impl UnionFs {
         }
         self.rename_names(caller, (&from, old.name), (&to, new.name), (source, target), flags, old_covers)?;
         move_nodes(old, new, flags);
+        if let Some(replaced) = target.filter(|target| !exchanges && !target.is_directory()) {
+            if let Some(copy) = replaced.upper() {
+                if replaced.named_upper().is_none() {
+                    self.drop_lower_name(caller, copy)?;
+                }
+                self.drop_copy_without_names(caller, copy);
+            }
+        }
         Ok(())
     }
 
@@ -301,9 +315,22 @@ impl UnionFs {
 
     /// Remembers where lower layers have a directory.
     pub(super) fn note_redirect(&self, path: Vec<u8>, node: &Arc<Node>) {
+        if self.renamed.read().iter().any(|(known, held)| *known == path && Arc::ptr_eq(held, node)) {
+            return;
+        }
+        let mut forgotten = Vec::new();
         let mut renamed = self.renamed.write();
-        renamed.retain(|(known, node)| *known != path && node.strong_count() > 0);
-        renamed.push((path, Arc::downgrade(node)));
+        for (known, held) in std::mem::take(&mut *renamed) {
+            if known == path || held.is_gone() {
+                forgotten.push(held);
+            } else {
+                renamed.push_back((known, held));
+            }
+        }
+        renamed.push_back((path, Arc::clone(node)));
+        if renamed.len() > RENAMED {
+            forgotten.extend(renamed.pop_front().map(|(_, node)| node));
+        }
     }
 
     /// Gives the union's path of what lower layers have at `path`.
@@ -313,7 +340,7 @@ impl UnionFs {
             .iter()
             .filter_map(|(old, node)| {
                 let rest = path.strip_prefix(old.as_slice())?;
-                (rest.is_empty() || rest.starts_with(b"/")).then_some((old.len(), node.upgrade()?, rest))
+                (rest.is_empty() || rest.starts_with(b"/")).then_some((old.len(), node, rest))
             })
             .max_by_key(|(length, ..)| *length);
         match found {

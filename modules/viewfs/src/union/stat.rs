@@ -60,6 +60,9 @@ impl UnionFs {
         let real = inode.real()?;
         let mut stat = real.stat()?;
         let device = self.devices.of(real, stat.dev);
+        if inode.upper().is_none() {
+            self.apply_owner(&mut stat);
+        }
         match &inode.at {
             At::Directory(directory) => {
                 if device.is_kernel_state {
@@ -90,8 +93,15 @@ impl UnionFs {
                     return Ok(stat);
                 }
                 let is_impure = leaf.parent.stack().is_some_and(|stack| stack.impure.load(Ordering::Acquire));
-                stat.ino = match layer {
-                    None if is_impure => self.kept_ino(real, &stat, device),
+                if layer.is_none() {
+                    stat.nlink = self.shown_links(real, &stat);
+                }
+                stat.ino = match (layer, &leaf.lower) {
+                    (None, Some((_, lower))) if leaf.kind == FileKind::Regular => {
+                        let (dev, ino) = lower.id()?;
+                        self.devices.of(lower, dev).ino(ino)
+                    }
+                    (None, _) if is_impure => self.kept_ino(real, &stat, device),
                     _ => device.ino(stat.ino),
                 };
             }
@@ -120,8 +130,13 @@ impl UnionFs {
 
     /// Gives the inode number shown for an origin that was written down; none if it means nothing any more.
     fn origin_ino(&self, origin: &[u8]) -> Option<u64> {
+        let (dev, ino) = self.origin_key(origin)?;
+        Some(self.devices.find(dev)?.ino(ino))
+    }
+
+    /// Gives device and inode number of an origin that was written down.
+    pub(super) fn origin_key(&self, origin: &[u8]) -> Option<(u64, u64)> {
         let (place, ino) = std::str::from_utf8(origin).ok()?.split_once(':')?;
-        let ino = ino.parse().ok()?;
         let dev = match place.strip_prefix('L') {
             Some(layer) => {
                 let layer: LayerIndex = layer.parse().ok()?;
@@ -129,7 +144,7 @@ impl UnionFs {
             }
             None => place.strip_prefix('D')?.parse().ok()?,
         };
-        Some(self.devices.find(dev)?.ino(ino))
+        Some((dev, ino.parse().ok()?))
     }
 
     pub(super) fn stat_descriptor(&self, host: BorrowedFd<'_>) -> Result<Stat> {
@@ -157,9 +172,16 @@ impl UnionFs {
             return Ok(stat);
         }
         let origin = match layer {
-            None if stat.kind() == FileKind::Regular => open_origin(host),
-            _ => None,
+            None if stat.kind() == FileKind::Regular => open_attribute(host, ORIGIN),
+            None => None,
+            Some(_) => {
+                self.apply_owner(&mut stat);
+                None
+            }
         };
+        if layer.is_none() {
+            stat.nlink = self.shown_links_open(&stat, |name| open_attribute(host, name));
+        }
         stat.ino = origin.and_then(|origin| self.origin_ino(&origin)).unwrap_or_else(|| device.ino(stat.ino));
         stat.dev = self.device;
         Ok(stat)
@@ -234,9 +256,9 @@ fn host_path(host: BorrowedFd<'_>) -> Result<Vec<u8>> {
     Ok(rustix::fs::readlink(link, Vec::new())?.into_bytes())
 }
 
-fn open_origin(host: BorrowedFd<'_>) -> Option<Vec<u8>> {
+fn open_attribute(host: BorrowedFd<'_>, name: &[u8]) -> Option<Vec<u8>> {
     let mut value = vec![0; 64];
-    let length = rustix::fs::fgetxattr(host, ORIGIN, value.as_mut_slice()).ok()?;
+    let length = rustix::fs::fgetxattr(host, name, value.as_mut_slice()).ok()?;
     value.truncate(length);
     Some(value)
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use umvu_interface::{Caller, Creation, Errno, FileKind, InodeRef, Name, RemoveKind, Result, XattrSet};
 
-use super::lookup::walk;
+use super::walk::walk;
 use super::UnionFs;
 
 /// What the names of all attributes begin with that belong to unions.
@@ -17,6 +17,9 @@ pub(crate) const IMPURE: &[u8] = b"user.overlay.impure";
 const WHITEOUT: &[u8] = b"user.overlay.whiteout";
 /// Where a copied-up file came from; the kernel's `user.overlay.origin` is a file handle, which not all layers have.
 pub(crate) const ORIGIN: &[u8] = b"user.overlay.umvu.origin";
+
+/// On a file with several names: how many of them the upper layer does not have.
+pub(crate) const NLINK: &[u8] = b"user.overlay.nlink";
 
 /// Before the name of what is missing, in OCI layers (image-spec, `layer.md`).
 pub(crate) const OCI_PREFIX: &[u8] = b".wh.";

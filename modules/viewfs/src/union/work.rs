@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use umvu_interface::{Caller, Creation, Errno, FileKind, InodeRef, Name, RemoveKind, Result, XattrSet};
 
 use super::inode::Directory;
-use super::lookup::walk;
-use super::node::Stack;
+use super::node::{Excepted, LayerIndex, Stack};
+use super::walk::walk;
 use super::whiteout::{OPAQUE, WORK_NAME};
 use super::{UnionFs, ROOT};
 
@@ -18,12 +18,20 @@ const DEPTH: usize = 64;
 
 /// What the layer itself keeps in the work directory, where it has no other place.
 pub(crate) const STATE_NAME: &[u8] = b"state";
+const OWNERS_NAME: &[u8] = b"owners";
+const LINKS_NAME: &[u8] = b"links";
+/// What a new mount finds of an earlier one.
+const KEPT_NAMES: [&[u8]; 3] = [STATE_NAME, OWNERS_NAME, LINKS_NAME];
 
 /// Where copies are made.
 pub(crate) struct Work {
     pub(super) directory: InodeRef,
     /// Where `directory` lies.
     parent: InodeRef,
+    /// What `nochcopy` writes down, once there is something.
+    pub(super) owners: OnceLock<InodeRef>,
+    /// The copies of files with several names, once there are some.
+    pub(super) links: OnceLock<InodeRef>,
     next: AtomicU64,
     /// Whether the layer can hold neither 0:0 devices nor attributes.
     pub(super) needs_oci_names: bool,
@@ -44,7 +52,14 @@ impl Work {
         if directory.kind()? != FileKind::Directory {
             return Err(Errno::NOTDIR);
         }
-        let mut work = Self { directory, parent: Arc::clone(upper), next: AtomicU64::new(0), needs_oci_names: false };
+        let mut work = Self {
+            owners: kept(&directory, OWNERS_NAME)?,
+            links: kept(&directory, LINKS_NAME)?,
+            directory,
+            parent: Arc::clone(upper),
+            next: AtomicU64::new(0),
+            needs_oci_names: false,
+        };
         work.clear()?;
         work.needs_oci_names = !work.takes_marks(caller)?;
         Ok(work)
@@ -72,6 +87,28 @@ impl Work {
         Ok(takes_devices && takes_attributes)
     }
 
+    /// Gives the directory for what `nochcopy` writes down.
+    pub(super) fn owners(&self, caller: &Caller<'_>) -> Result<&InodeRef> {
+        self.keep(&self.owners, OWNERS_NAME, caller)
+    }
+
+    /// Gives the directory for the copies of files with several names.
+    pub(super) fn links(&self, caller: &Caller<'_>) -> Result<&InodeRef> {
+        self.keep(&self.links, LINKS_NAME, caller)
+    }
+
+    fn keep<'a>(&self, slot: &'a OnceLock<InodeRef>, name: &[u8], caller: &Caller<'_>) -> Result<&'a InodeRef> {
+        if let Some(directory) = slot.get() {
+            return Ok(directory);
+        }
+        let name = Name::new(name)?;
+        let made = match self.directory.create(caller, &name, &Creation::Directory { mode: 0o700 }) {
+            Err(Errno::EXIST) => self.directory.lookup(&name)?,
+            made => made?,
+        };
+        Ok(slot.get_or_init(|| made))
+    }
+
     /// Gives a name that is free.
     pub(super) fn new_name(&self) -> Result<Name> {
         Name::new(format!("#{:x}", self.next.fetch_add(1, Ordering::Relaxed)).as_bytes())
@@ -93,7 +130,7 @@ impl Work {
 
     fn clear(&self) -> Result<()> {
         for entry in self.directory.read_dir()? {
-            if *entry.name == *STATE_NAME {
+            if KEPT_NAMES.contains(&&*entry.name) {
                 continue;
             }
             remove_tree(&self.directory, &Name::new(&entry.name)?, 0)?;
@@ -103,9 +140,23 @@ impl Work {
 
     /// Leaves no trace, if nothing is left in it.
     pub(super) fn finish(&self) {
+        for name in [OWNERS_NAME, LINKS_NAME] {
+            if let Ok(name) = Name::new(name) {
+                let _ = self.directory.remove(&root_caller(), &name, RemoveKind::Directory);
+            }
+        }
         if let Ok(name) = Name::new(WORK_NAME) {
             let _ = self.parent.remove(&root_caller(), &name, RemoveKind::Directory);
         }
+    }
+}
+
+/// Finds a directory that an earlier mount made.
+fn kept(directory: &InodeRef, name: &[u8]) -> Result<OnceLock<InodeRef>> {
+    match directory.lookup(&Name::new(name)?) {
+        Ok(found) => Ok(OnceLock::from(found)),
+        Err(Errno::NOENT) => Ok(OnceLock::new()),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -124,15 +175,14 @@ fn remove_tree(directory: &InodeRef, name: &Name, depth: usize) -> Result<()> {
 }
 
 impl UnionFs {
-    /// Makes paths show the covered tree, the last of the layers, whatever the others hold.
-    pub(super) fn except(&self, paths: &[Vec<u8>]) -> Result<()> {
-        let layer = self.layers.len() - 1;
-        let mut by_directory: HashMap<&[u8], HashMap<Box<[u8]>, _>> = HashMap::new();
-        for path in paths {
+    /// Makes paths show one layer, whatever the others hold.
+    pub(super) fn except<'a>(&self, paths: impl Iterator<Item = (&'a [u8], LayerIndex)>) -> Result<()> {
+        let mut by_directory: HashMap<&[u8], Excepted> = HashMap::new();
+        for (path, layer) in paths {
             let object = walk(&self.layer(layer)?.root, path)?;
             let (directory, name) = match path.iter().rposition(|byte| *byte == b'/') {
                 Some(slash) => (&path[..slash], &path[slash + 1..]),
-                None => (&path[..0], path.as_slice()),
+                None => (&path[..0], path),
             };
             by_directory.entry(directory).or_default().insert(name.into(), (layer, object));
         }
