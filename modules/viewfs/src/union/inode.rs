@@ -98,7 +98,7 @@ impl UnionInode {
         let is_named = AtomicBool::new(layer.is_none());
         let (lower, upper) = match layer {
             Some(layer) => {
-                let copy = fs.copy_of_link(layer, &inode, kind)?;
+                let copy = fs.copy_of_link(layer, &inode, kind, || path_of(&parent, &name))?;
                 (Some((layer, inode)), copy.map_or_else(OnceLock::new, OnceLock::from))
             }
             None => (None, OnceLock::from(inode)),
@@ -164,6 +164,15 @@ impl UnionInode {
     }
 }
 
+fn path_of(parent: &Arc<Node>, name: &Name) -> Vec<u8> {
+    let mut path = parent.path();
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name.as_bytes());
+    path
+}
+
 impl Inode for UnionInode {
     fn as_any(&self) -> &dyn Any {
         self
@@ -211,12 +220,7 @@ impl Inode for UnionInode {
             }
             At::Leaf(leaf) => {
                 leaf.parent.check_alive()?;
-                let mut path = leaf.parent.path();
-                if !path.is_empty() {
-                    path.push(b'/');
-                }
-                path.extend_from_slice(leaf.name.as_bytes());
-                Ok(path)
+                Ok(path_of(&leaf.parent, &leaf.name))
             }
         }
     }

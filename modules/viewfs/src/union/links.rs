@@ -1,7 +1,7 @@
 //! Hard links of lower layers: their names go on meaning one file when one of them is copied up. The copy is kept
 //! under the name of its origin in the work directory, as overlayfs does with `index=on`; other names find it there.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use parking_lot::RwLock;
 use umvu_interface::{Caller, Errno, FileKind, InodeRef, Name, RemoveKind, RenameFlags, Result, Stat, XattrSet};
@@ -9,13 +9,14 @@ use umvu_interface::{Caller, Errno, FileKind, InodeRef, Name, RemoveKind, Rename
 use super::copy_up::Data;
 use super::inode::Leaf;
 use super::node::LayerIndex;
-use super::whiteout::{NLINK, ORIGIN};
+use super::whiteout::{NLINK, ORIGIN, WORK_NAME};
+use super::work::LINKS_NAME;
 use super::{as_root, Changing, UnionFs, Writes};
 
-/// Which lower files have such a copy, by device and inode number.
+/// Which lower files have such a copy, by device and inode number; with the path under which it was found last.
 #[derive(Default)]
 pub(crate) struct Links {
-    known: RwLock<HashSet<(u64, u64)>>,
+    known: RwLock<HashMap<(u64, u64), Vec<u8>>>,
 }
 
 impl UnionFs {
@@ -23,7 +24,8 @@ impl UnionFs {
     pub(super) fn load_links(&self) -> Result<()> {
         let Some(directory) = self.work.as_ref().and_then(|work| work.links.get()) else { return Ok(()) };
         let entries = directory.read_dir()?;
-        self.links.known.write().extend(entries.iter().filter_map(|entry| self.origin_key(&entry.name)));
+        let keys = entries.iter().filter_map(|entry| self.origin_key(&entry.name));
+        self.links.known.write().extend(keys.map(|key| (key, Vec::new())));
         Ok(())
     }
 
@@ -31,16 +33,36 @@ impl UnionFs {
         !self.links.known.read().is_empty()
     }
 
-    /// Finds the copy of a lower file that was made under another of its names.
-    pub(super) fn copy_of_link(&self, layer: LayerIndex, lower: &InodeRef, kind: FileKind) -> Result<Option<InodeRef>> {
+    /// Finds the copy of a lower file that was made under another of its names; `path` is the one at hand.
+    pub(super) fn copy_of_link(
+        &self,
+        layer: LayerIndex,
+        lower: &InodeRef,
+        kind: FileKind,
+        path: impl FnOnce() -> Vec<u8>,
+    ) -> Result<Option<InodeRef>> {
         if kind != FileKind::Regular || layer > self.bottom || !self.has_links() {
             return Ok(None);
         }
-        self.known_copy(layer, &lower.stat()?)
+        let stat = lower.stat()?;
+        let found = self.known_copy(layer, &stat)?;
+        if found.is_some() {
+            if let Some(known) = self.links.known.write().get_mut(&(stat.dev, stat.ino)) {
+                *known = path();
+            }
+        }
+        Ok(found)
+    }
+
+    /// Gives the path in the union of a copy whose name in the upper layer is only its origin's.
+    pub(super) fn path_of_link(&self, upper_path: &[u8]) -> Option<Vec<u8>> {
+        let origin = upper_path.strip_prefix(WORK_NAME)?.strip_prefix(b"/")?.strip_prefix(LINKS_NAME)?;
+        let key = self.origin_key(origin.strip_prefix(b"/")?)?;
+        self.links.known.read().get(&key).filter(|path| !path.is_empty()).cloned()
     }
 
     fn known_copy(&self, layer: LayerIndex, stat: &Stat) -> Result<Option<InodeRef>> {
-        if stat.nlink < 2 || !self.links.known.read().contains(&(stat.dev, stat.ino)) {
+        if stat.nlink < 2 || !self.links.known.read().contains_key(&(stat.dev, stat.ino)) {
             return Ok(None);
         }
         let Some(directory) = self.work.as_ref().and_then(|work| work.links.get()) else { return Ok(None) };
@@ -83,7 +105,7 @@ impl UnionFs {
         });
         match done {
             Ok(_) => {
-                self.links.known.write().insert((stat.dev, stat.ino));
+                self.links.known.write().insert((stat.dev, stat.ino), Vec::new());
                 directory.lookup(&name)
             }
             Err(errno) => {

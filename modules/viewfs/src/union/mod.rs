@@ -11,6 +11,7 @@
 mod change;
 mod copy_data;
 mod copy_up;
+mod descriptor;
 mod devices;
 mod inode;
 mod links;

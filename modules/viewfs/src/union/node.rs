@@ -69,6 +69,13 @@ impl Node {
         Arc::new(Self::new(Place::default(), Some(stack), 0))
     }
 
+    /// Makes a directory that is gone: where objects without a name lie.
+    pub(crate) fn gone() -> Arc<Self> {
+        let node = Self::new(Place::default(), None, 0);
+        node.gone.store(true, Ordering::Release);
+        Arc::new(node)
+    }
+
     fn new(place: Place, stack: Option<Stack>, pure: LayerIndex) -> Self {
         Self {
             place: RwLock::new(place),

@@ -1,11 +1,12 @@
 //! What is shown of an object: one device number for all, inode numbers that copy-up and renames leave as they
 //! are. Knows nothing of names.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use umvu_interface::{Errno, FileKind, InodeRef, Result, Stat};
+use umvu_interface::{FileKind, InodeRef, Result, Stat};
 
+use super::descriptor::host_path;
 use super::devices::Device;
 use super::inode::{At, UnionInode};
 use super::node::LayerIndex;
@@ -92,7 +93,7 @@ impl UnionFs {
                 if device.is_kernel_state {
                     return Ok(stat);
                 }
-                let is_impure = leaf.parent.stack().is_some_and(|stack| stack.impure.load(Ordering::Acquire));
+                let is_impure = leaf.parent.stack().is_none_or(|stack| stack.impure.load(Ordering::Acquire));
                 if layer.is_none() {
                     stat.nlink = self.shown_links(real, &stat);
                 }
@@ -186,74 +187,6 @@ impl UnionFs {
         stat.dev = self.device;
         Ok(stat)
     }
-
-    /// Finds the object that an open descriptor names: by its path while it has one that leads to it, otherwise
-    /// as the bare object of its layer.
-    pub(super) fn of_descriptor(&self, host: OwnedFd) -> Result<InodeRef> {
-        let path = host_path(host.as_fd())?;
-        let layer = self.layer_of_host(&path);
-        let root = self.root_inode();
-        if let (At::Directory(start), Some(path)) = (&root.at, self.path_of_layers(&path)) {
-            if path.is_empty() {
-                return Ok(root);
-            }
-            match self.find(start, &path) {
-                // A file of a lower layer may have been copied up since; one of the upper layer must be this one.
-                Ok(found) if layer.is_some() || is_same(found.real()?, host.as_fd())? => return Ok(found),
-                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        let root = match layer {
-            None => self.upper_root(),
-            Some(layer) => self.layers.get(layer).map(|layer| &layer.root),
-        };
-        root.ok_or(Errno::NOENT)?.filesystem().inode_of_open(host)
-    }
-
-    /// Finds the layer that a path of the host lies in; none for the upper one.
-    fn layer_of_host(&self, path: &[u8]) -> Option<LayerIndex> {
-        if self.upper_root().is_some_and(|upper| below(upper, path).is_some()) {
-            return None;
-        }
-        let found = self.layers.iter().position(|layer| below(&layer.root, path).is_some());
-        Some(found.unwrap_or(self.bottom))
-    }
-
-    /// Gives the path in the union of what is at a path of the host.
-    pub(super) fn path_of_layers(&self, path: &[u8]) -> Option<Vec<u8>> {
-        if let Some(found) = self.upper_root().and_then(|upper| below(upper, path)) {
-            return Some(found);
-        }
-        let found = self.layers.iter().find_map(|layer| below(&layer.root, path))?;
-        Some(self.renamed_path(found))
-    }
-}
-
-/// Gives the path from a layer's root of what is at a path of the host.
-fn below(root: &InodeRef, path: &[u8]) -> Option<Vec<u8>> {
-    let found = root.filesystem().path_of_host(path)?;
-    let prefix = root.path().ok()?;
-    if prefix.is_empty() {
-        return Some(found);
-    }
-    match found.strip_prefix(prefix.as_slice())? {
-        [] => Some(Vec::new()),
-        [b'/', rest @ ..] => Some(rest.to_vec()),
-        _ => None,
-    }
-}
-
-fn is_same(inode: &InodeRef, host: BorrowedFd<'_>) -> Result<bool> {
-    let Some(own) = inode.host_fd() else { return Ok(false) };
-    let (own, host) = (rustix::fs::fstat(own)?, rustix::fs::fstat(host)?);
-    Ok((own.st_dev, own.st_ino) == (host.st_dev, host.st_ino))
-}
-
-fn host_path(host: BorrowedFd<'_>) -> Result<Vec<u8>> {
-    use std::os::fd::AsRawFd;
-    let link = format!("/proc/self/fd/{}", host.as_raw_fd());
-    Ok(rustix::fs::readlink(link, Vec::new())?.into_bytes())
 }
 
 fn open_attribute(host: BorrowedFd<'_>, name: &[u8]) -> Option<Vec<u8>> {

@@ -19,7 +19,7 @@ const DEPTH: usize = 64;
 /// What the layer itself keeps in the work directory, where it has no other place.
 pub(crate) const STATE_NAME: &[u8] = b"state";
 const OWNERS_NAME: &[u8] = b"owners";
-const LINKS_NAME: &[u8] = b"links";
+pub(super) const LINKS_NAME: &[u8] = b"links";
 /// What a new mount finds of an earlier one.
 const KEPT_NAMES: [&[u8]; 3] = [STATE_NAME, OWNERS_NAME, LINKS_NAME];
 
