@@ -196,14 +196,15 @@ pub fn truncate(call: &Call) -> Outcome {
     change(call, &place, &wanted)
 }
 
-/// The mode after a write by somebody who may not keep set-id bits, if it is another one.
-fn without_set_ids(who: &Credentials, stat: &Stat) -> Option<u32> {
+/// The mode after a write by somebody who may not keep set-id bits, if it is another one:
+/// `setattr_should_drop_suidgid` of `fs/attr.c`.
+pub fn without_set_ids(who: &Credentials, stat: &Stat) -> Option<u32> {
     if who.capable(Capabilities::FSETID) {
         return None;
     }
     let mode = stat.mode & 0o7777;
     let mut kept = mode & !SETUID;
-    if mode & 0o010 != 0 {
+    if mode & 0o010 != 0 || !who.in_group(stat.gid) {
         kept &= !SETGID;
     }
     (kept != mode).then_some(kept)

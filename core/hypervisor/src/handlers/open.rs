@@ -3,11 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags};
-use umvu_interface::{may_access, Access, Capabilities, Errno, FileKind, MountFlags, Opened, Result};
+use umvu_interface::{may_access, Access, Capabilities, Errno, FileKind, MountFlags, Opened, Result, SetAttr};
 use umvu_sys::seccomp::CloseOnExec;
 
 use crate::call::{Call, Fail, Outcome, Reply};
 use crate::fs::proc::{text, ProcInode};
+use crate::handlers::attribute::without_set_ids;
 use crate::handlers::tree::{self, creatable};
 use crate::mount::{Location, MountKind};
 use crate::resolve::{Last, LastComponent, Lookup, ResolveFlags, TrailingSlash};
@@ -274,6 +275,7 @@ fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outcome {
             return Ok(Reply::Descriptor(readable(&text)?, how.close_on_exec()));
         }
     }
+    let strips = if writes { stripped_mode(call, place)? } else { None };
     let flags = flags & !(OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::DIRECTORY);
     if kind == FileKind::Fifo && !flags.contains(OFlags::NONBLOCK) {
         let place = place.clone();
@@ -283,7 +285,21 @@ fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outcome {
         })));
     }
     let opened = call.as_caller(|caller| place.inode.open(caller, flags))?;
+    if strips.is_some() {
+        let change = SetAttr { mode: strips, ..SetAttr::default() };
+        call.as_caller(|caller| place.inode.set_attr(caller, &change))?;
+    }
     hand_out(place, opened, how)
+}
+
+/// The mode without the set-id bits that the first write of a faked identity takes away, `file_remove_privs` of
+/// `fs/inode.c`: writes are not seen here, so the bits go when the file is opened for them.
+fn stripped_mode(call: &Call, place: &Location) -> Result<Option<u32>> {
+    let who = call.credentials();
+    if place.inode.kernel_checks() || who.capable(Capabilities::FSETID) {
+        return Ok(None);
+    }
+    Ok(without_set_ids(&who, &place.inode.stat()?))
 }
 
 /// A read-only descriptor of a text.

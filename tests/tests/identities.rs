@@ -1,0 +1,72 @@
+//! What root of a view may do with files, and what it gives up when it takes other ids.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use nix::unistd::{setegid, seteuid, setgroups, Gid, Uid};
+use umvu_tests::behaviours;
+
+behaviours! {
+    in_guest at ROOT {
+        a_write_by_another_user_takes_the_set_id_bits,
+        a_write_by_root_leaves_the_set_id_bits,
+        a_truncation_by_another_user_takes_the_set_id_bits,
+        set_gid_without_execution_is_lost_outside_of_the_group,
+    }
+}
+
+/// Neither root nor anybody who owns a file here.
+const OTHER: u32 = 65534;
+
+/// Makes a file with a mode.
+fn file(path: &str, mode: u32) {
+    fs::write(path, path).expect("a new file");
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+}
+
+fn mode(path: &str) -> u32 {
+    fs::symlink_metadata(path).expect("stat").mode() & 0o7777
+}
+
+/// Does something with the ids of [`OTHER`].
+fn as_other<T>(what: impl FnOnce() -> T) -> T {
+    setgroups(&[]).expect("setgroups");
+    setegid(Gid::from_raw(OTHER)).expect("setegid");
+    seteuid(Uid::from_raw(OTHER)).expect("seteuid");
+    let done = what();
+    seteuid(Uid::from_raw(0)).expect("seteuid back");
+    setegid(Gid::from_raw(0)).expect("setegid back");
+    done
+}
+
+fn write(path: &str) {
+    let mut file = OpenOptions::new().write(true).open(path).expect("open for writing");
+    file.write_all(b"x").expect("write");
+}
+
+fn a_write_by_another_user_takes_the_set_id_bits() {
+    for (before, after) in [(0o4777, 0o777), (0o2777, 0o777), (0o6777, 0o777), (0o1777, 0o1777)] {
+        file("program", before);
+        as_other(|| write("program"));
+        assert_eq!(mode("program"), after, "of {before:o}");
+    }
+}
+
+fn a_write_by_root_leaves_the_set_id_bits() {
+    file("program", 0o6755);
+    write("program");
+    assert_eq!(mode("program"), 0o6755);
+}
+
+fn a_truncation_by_another_user_takes_the_set_id_bits() {
+    file("program", 0o6777);
+    as_other(|| rustix::fs::ftruncate(fs::File::create("program").expect("O_TRUNC"), 0).expect("ftruncate"));
+    assert_eq!(mode("program"), 0o777);
+}
+
+fn set_gid_without_execution_is_lost_outside_of_the_group() {
+    file("lock", 0o2666);
+    as_other(|| write("lock"));
+    assert_eq!(mode("lock"), 0o666);
+}
