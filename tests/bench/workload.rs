@@ -30,7 +30,7 @@ impl Workload {
             ("ls -lR", "ls -lR /usr/share | wc -l"),
             ("tar", "tar cf - /usr/include 2>/dev/null | wc -c"),
             ("grep -r", "grep -r define /usr/include | wc -l"),
-            ("git status", "cd tree && git status --porcelain | wc -l"),
+            ("git status", "cd tree && git -c safe.directory='*' status --porcelain | wc -l"),
             ("500 x true", "i=0; while [ $i -lt 500 ]; do /bin/true; i=$((i+1)); done; echo $i"),
             ("make -j2", "cd c && make -s clean && make -s -j2 && ar t lib.a | wc -l"),
             (
