@@ -167,4 +167,3 @@ fn nearly(one: &str, other: &str) -> bool {
     let (Ok(one), Ok(other)) = (one.trim().parse::<u64>(), other.trim().parse::<u64>()) else { return false };
     one.abs_diff(other) <= one.max(other) / 1000
 }
-

@@ -57,6 +57,7 @@ pub struct Mount {
 
 impl Mount {
     /// Makes a mount that is not attached yet.
+    #[expect(clippy::too_many_arguments, reason = "each is one property of a mount, and none has a default")]
     pub fn new(
         id: u64,
         kind: MountKind,
@@ -98,6 +99,9 @@ pub struct Attachment {
     pub name: Box<[u8]>,
 }
 
+/// (device, inode) of what is covered, and the mount that covers it.
+type Covering = ((u64, u64), Arc<Mount>);
+
 /// The mounts of a view, oldest first; the first is the root of everything.
 #[derive(Clone)]
 pub struct MountTable {
@@ -106,7 +110,7 @@ pub struct MountTable {
     /// Mounts on the root of a mount, by the id of the lower one.
     over_root: HashMap<u64, Arc<Mount>>,
     /// Other mounts, by the mount and name they cover.
-    over_name: HashMap<(u64, Box<[u8]>), Vec<((u64, u64), Arc<Mount>)>>,
+    over_name: HashMap<(u64, Box<[u8]>), Vec<Covering>>,
     /// Mounts that have mounts on places other than their root.
     crossed: HashMap<u64, usize>,
 }

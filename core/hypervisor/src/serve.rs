@@ -181,7 +181,7 @@ fn handle(supervisor: &Arc<Supervisor>, notification: umvu_sys::seccomp::Notific
         }
     };
     let call = Call { supervisor: supervisor.clone(), notification, state };
-    let outcome = guarded(&call, |call| crate::handlers::dispatch(call));
+    let outcome = guarded(&call, crate::handlers::dispatch);
     finish(call, outcome);
 }
 

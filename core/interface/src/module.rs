@@ -15,6 +15,9 @@ pub struct OptionHelp {
     pub help: &'static str,
 }
 
+/// What comes of loading a module.
+pub type Loaded = core::result::Result<Arc<dyn Module>, LoadError>;
+
 /// A module as the list of modules shows it.
 pub struct ModuleDescriptor {
     /// The name that `vu_lsmod` shows.
@@ -26,7 +29,7 @@ pub struct ModuleDescriptor {
     /// Options after the name: `vu_insmod NAME,OPTION,...`.
     pub options: &'static [OptionHelp],
     /// Loads it with the text after the first comma, split at commas.
-    pub load: fn(options: &[&[u8]]) -> core::result::Result<Arc<dyn Module>, LoadError>,
+    pub load: fn(options: &[&[u8]]) -> Loaded,
 }
 
 /// Why a module cannot be loaded.
