@@ -93,7 +93,6 @@ pub fn statfs(s: &FsStat, flags: u64) -> [u8; 120] {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::mem::{offset_of, size_of};
 
     #[test]
