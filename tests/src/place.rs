@@ -31,12 +31,16 @@ pub const PLAIN: &[Place] = &[Place::Plain];
 pub const EVERYWHERE: &[Place] = &[Place::Native, Place::Plain, Place::Elsewhere, Place::Cow];
 /// The host alone.
 pub const NATIVE: &[Place] = &[Place::Native];
+/// The copy-on-write union alone.
+pub const COW: &[Place] = &[Place::Cow];
 /// The host and the views that change nothing.
 pub const ORDINARY: &[Place] = &[Place::Native, Place::Plain];
 /// Every view of an ordinary user, not the host.
 pub const INSIDE: &[Place] = &[Place::Plain, Place::Elsewhere, Place::Cow];
 /// The views that show root.
 pub const ROOT: &[Place] = &[Place::Root, Place::CowRoot];
+/// The union as root alone.
+pub const COW_ROOT: &[Place] = &[Place::CowRoot];
 /// Facts about what an ordinary user may not do.
 pub const USER: &[Place] = EVERYWHERE;
 /// Facts that hold for every user: everywhere, and as the root of a view.

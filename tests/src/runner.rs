@@ -107,7 +107,6 @@ impl Runner {
     /// # Panics
     ///
     /// When it fails.
-    #[must_use]
     pub fn outside_text(&self, line: &[&str]) -> String {
         let line: Vec<OsString> = line.iter().map(OsString::from).collect();
         watch::finish(self.outside(&line), &[], HANG).unwrap_or_else(|why| panic!("{why}")).line()
@@ -182,7 +181,6 @@ impl Finished {
     /// # Panics
     ///
     /// When it failed.
-    #[must_use]
     pub fn success(self) -> Vec<u8> {
         assert!(self.status.success(), "{self}");
         self.stdout
