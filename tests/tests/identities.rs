@@ -5,7 +5,9 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use nix::unistd::{setegid, seteuid, setgroups, Gid, Uid};
-use umvu_tests::behaviours;
+use rustix::fs::{accessat, Access, AtFlags, CWD};
+use rustix::io::Errno;
+use umvu_tests::{behaviours, fails, works};
 
 behaviours! {
     in_guest at ROOT {
@@ -13,6 +15,7 @@ behaviours! {
         a_write_by_root_leaves_the_set_id_bits,
         a_truncation_by_another_user_takes_the_set_id_bits,
         set_gid_without_execution_is_lost_outside_of_the_group,
+        access_judges_the_way_by_the_real_ids,
     }
 }
 
@@ -69,4 +72,14 @@ fn set_gid_without_execution_is_lost_outside_of_the_group() {
     file("lock", 0o2666);
     as_other(|| write("lock"));
     assert_eq!(mode("lock"), 0o666);
+}
+
+fn access_judges_the_way_by_the_real_ids() {
+    fs::create_dir("private").expect("mkdir");
+    file("private/secret", 0o600);
+    fs::set_permissions("private", fs::Permissions::from_mode(0o700)).expect("chmod");
+    as_other(|| {
+        works(accessat(CWD, "private/secret", Access::READ_OK, AtFlags::empty()));
+        fails(Errno::ACCESS, accessat(CWD, "private/secret", Access::READ_OK, AtFlags::EACCESS));
+    });
 }

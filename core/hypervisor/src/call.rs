@@ -122,6 +122,15 @@ impl Call {
         self.supervisor.credentials(&self.state)
     }
 
+    /// Gives the call as if it came from somebody with other credentials.
+    pub fn judged_by(&self, credentials: &Credentials) -> Call {
+        if !credentials.is_faked() || *credentials == *self.credentials() {
+            return self.clone();
+        }
+        let state = ProcessState { credentials: Some(Arc::new(credentials.clone())), ..(*self.state).clone() };
+        Call { state: Arc::new(state), ..self.clone() }
+    }
+
     /// Runs `body` with the caller as the file trees want to know it.
     pub fn as_caller<T>(&self, body: impl FnOnce(&Caller<'_>) -> T) -> T {
         let credentials = self.credentials();

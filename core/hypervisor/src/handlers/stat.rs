@@ -183,7 +183,8 @@ fn check_access(call: &Call, dirfd: i32, path: usize, mode: u32, flags: u32) -> 
     let text = call.path(path)?;
     let credentials = call.credentials();
     let judged = if flags & AT_EACCESS != 0 { (*credentials).clone() } else { by_real_ids(&credentials) };
-    let place = call.object_at(dirfd, &text, last(flags), empty(flags))?;
+    // The way there is judged like the object.
+    let place = call.judged_by(&judged).object_at(dirfd, &text, last(flags), empty(flags))?;
     let stat = place.inode.stat()?;
     let special =
         matches!(stat.kind(), FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice);
