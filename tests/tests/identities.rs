@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use nix::unistd::{setegid, seteuid, setgroups, Gid, Uid};
-use rustix::fs::{accessat, Access, AtFlags, CWD};
+use rustix::fs::{accessat, chownat, link, mkdir, rename, Access, AtFlags, Mode, CWD};
 use rustix::io::Errno;
 use umvu_tests::{behaviours, fails, works};
 
@@ -16,6 +16,10 @@ behaviours! {
         a_truncation_by_another_user_takes_the_set_id_bits,
         set_gid_without_execution_is_lost_outside_of_the_group,
         access_judges_the_way_by_the_real_ids,
+        a_rename_around_oneself_is_refused_before_it_is_judged,
+        a_rename_onto_the_same_object_is_not_judged,
+        a_link_to_what_one_may_not_link_is_eperm_whatever_the_directory,
+        chown_of_nothing_by_a_stranger_keeps_the_set_id_bits,
     }
 }
 
@@ -82,4 +86,37 @@ fn access_judges_the_way_by_the_real_ids() {
         works(accessat(CWD, "private/secret", Access::READ_OK, AtFlags::empty()));
         fails(Errno::ACCESS, accessat(CWD, "private/secret", Access::READ_OK, AtFlags::EACCESS));
     });
+}
+
+fn a_rename_around_oneself_is_refused_before_it_is_judged() {
+    works(mkdir("above", Mode::from_raw_mode(0o755)));
+    works(mkdir("above/below", Mode::from_raw_mode(0o755)));
+    as_other(|| {
+        fails(Errno::INVAL, rename("above", "above/below/new"));
+        fails(Errno::NOTEMPTY, rename("above/below", "above"));
+        fails(Errno::ACCESS, rename("above/below", "above/new"));
+    });
+}
+
+fn a_rename_onto_the_same_object_is_not_judged() {
+    file("one", 0o600);
+    works(link("one", "two"));
+    as_other(|| works(rename("one", "two")));
+    assert_eq!(fs::symlink_metadata("one").expect("stat").nlink(), 2);
+}
+
+fn a_link_to_what_one_may_not_link_is_eperm_whatever_the_directory() {
+    file("private", 0o600);
+    works(mkdir("closed", Mode::from_raw_mode(0o755)));
+    as_other(|| fails(Errno::PERM, link("private", "closed/new")));
+}
+
+fn chown_of_nothing_by_a_stranger_keeps_the_set_id_bits() {
+    file("program", 0o4755);
+    file("plain", 0o755);
+    as_other(|| {
+        fails(Errno::PERM, chownat(CWD, "program", None, None, AtFlags::empty()));
+        works(chownat(CWD, "plain", None, None, AtFlags::empty()));
+    });
+    assert_eq!(mode("program"), 0o4755);
 }

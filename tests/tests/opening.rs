@@ -24,6 +24,8 @@ behaviours! {
         truncation_empties_the_file,
         a_directory_opens_only_for_reading,
         creating_a_directory_name_is_eisdir,
+        creating_what_ends_in_a_slash_is_eisdir,
+        creating_what_ends_in_dots_is_eisdir_or_eexist,
         nofollow_refuses_a_link_at_the_end_alone,
         directory_refuses_a_file,
         close_on_exec_is_kept,
@@ -147,6 +149,23 @@ fn creating_a_directory_name_is_eisdir() {
     fails(Errno::ISDIR, open(".", OFlags::CREATE | OFlags::RDONLY, Mode::RUSR));
     fails(Errno::INVAL, open("new", OFlags::CREATE | OFlags::DIRECTORY | OFlags::RDONLY, Mode::RUSR));
     fails(Errno::NOENT, stat("new"));
+}
+
+fn creating_what_ends_in_a_slash_is_eisdir() {
+    fs::write("file", "x").expect("a file");
+    symlink("file", "link").expect("a link");
+    for path in ["missing/", "file/", "link/"] {
+        fails(Errno::ISDIR, open(path, OFlags::CREATE | OFlags::WRONLY, Mode::RUSR));
+        fails(Errno::ISDIR, open(path, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY, Mode::RUSR));
+    }
+    fails(Errno::NOTDIR, open("file/", OFlags::WRONLY, Mode::empty()));
+}
+
+fn creating_what_ends_in_dots_is_eisdir_or_eexist() {
+    for path in [".", "..", "/", "./."] {
+        fails(Errno::ISDIR, open(path, OFlags::CREATE | OFlags::RDONLY, Mode::RUSR));
+        fails(Errno::EXIST, open(path, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY, Mode::RUSR));
+    }
 }
 
 fn nofollow_refuses_a_link_at_the_end_alone() {

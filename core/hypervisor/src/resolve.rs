@@ -222,7 +222,9 @@ impl Walk<'_> {
                 slash: part.slash,
             })
         };
-        if part.is_last && last == Last::Parent {
+        // What would be created cannot be a directory, so the name is not looked at: open_last_lookups.
+        let creates_no_directory = last == Last::ParentFollow && part.slash == TrailingSlash::Yes;
+        if part.is_last && (last == Last::Parent || creates_no_directory) {
             return Ok(at_parent(&self.at, name));
         }
         let child = match self.child(&name) {

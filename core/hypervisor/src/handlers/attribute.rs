@@ -163,6 +163,7 @@ fn chown_place(call: &Call, place: &Location, uid: u32, gid: u32) -> Outcome {
                 mode &= !SETGID;
             }
             if mode != stat.mode & 0o7777 && stat.kind() != FileKind::Symlink {
+                owner_or(&who, &stat, Capabilities::FOWNER)?;
                 wanted.mode = Some(mode);
             }
         }

@@ -185,7 +185,10 @@ fn create_or_open(call: &Call, dirfd: i32, path: &[u8], how: How) -> Outcome {
             return open_place(call, &place, how, path);
         }
         Lookup::AtParent { directory, last, slash } => {
-            let LastComponent::Name(name) = last else { return Err(Errno::ISDIR.into()) };
+            let LastComponent::Name(name) = last else {
+                let exclusive = how.flags.contains(OFlags::EXCL);
+                return Err(if exclusive { Errno::EXIST } else { Errno::ISDIR }.into());
+            };
             if slash == TrailingSlash::Yes {
                 return Err(Errno::ISDIR.into());
             }

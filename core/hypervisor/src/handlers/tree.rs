@@ -1,8 +1,8 @@
 //! Calls that change names: mkdir, rmdir, unlink, rename, link, symlink, mknod. Knows nothing of trees' inside.
 
 use umvu_interface::{
-    may_access, may_delete, Access, Capabilities, Creation, Errno, FileKind, MountFlags, Name, RemoveKind, RenameFlags,
-    Result, Stat,
+    may_access, may_delete, Access, Capabilities, Creation, Errno, FileKind, InodeRef, MountFlags, Name, RemoveKind,
+    RenameFlags, Result, Stat,
 };
 
 use crate::call::{Call, EmptyPath, Outcome, Reply, DONE};
@@ -57,8 +57,15 @@ pub fn creation_mode(call: &Call, directory: &Location, mode: u32) -> Result<u32
     }
 }
 
-/// The place of a new entry: `filename_create` of `fs/namei.c`.
+/// The place of a new entry, where the caller may make one.
 fn place_for(call: &Call, dirfd: i32, path: &[u8], is_directory: bool) -> Result<(Location, Name)> {
+    let (directory, name) = free_name(call, dirfd, path, is_directory)?;
+    creatable(call, &directory)?;
+    Ok((directory, name))
+}
+
+/// A name that nothing has yet: `filename_create` of `fs/namei.c`.
+fn free_name(call: &Call, dirfd: i32, path: &[u8], is_directory: bool) -> Result<(Location, Name)> {
     let found = call.resolve(dirfd, path, Last::Parent, ResolveFlags::empty())?;
     let Lookup::AtParent { directory, last, slash } = found else { return Err(Errno::EXIST) };
     let LastComponent::Name(name) = last else { return Err(Errno::EXIST) };
@@ -71,7 +78,9 @@ fn place_for(call: &Call, dirfd: i32, path: &[u8], is_directory: bool) -> Result
     if slash == TrailingSlash::Yes && !is_directory {
         return Err(Errno::NOENT);
     }
-    creatable(call, &directory)?;
+    if directory.mount.flags().contains(MountFlags::READ_ONLY) {
+        return Err(Errno::ROFS);
+    }
     Ok((directory, name))
 }
 
@@ -198,14 +207,15 @@ fn make_link(call: &Call, old_dirfd: i32, old: usize, new_dirfd: i32, new: usize
     let last = if flags & SYMLINK_FOLLOW != 0 { Last::Follow } else { Last::NoFollow };
     let empty = if flags & EMPTY_PATH != 0 { EmptyPath::Allowed } else { EmptyPath::Refused };
     let target = call.object_at(old_dirfd, &old, last, empty)?;
-    let (directory, name) = place_for(call, new_dirfd, &new, false)?;
+    let (directory, name) = free_name(call, new_dirfd, &new, false)?;
     if target.mount.id != directory.mount.id {
         return Err(Errno::XDEV.into());
     }
+    may_link(call, &target)?;
+    creatable(call, &directory)?;
     if target.inode.kind()? == FileKind::Directory {
         return Err(Errno::PERM.into());
     }
-    may_link(call, &target)?;
     call.as_caller(|caller| directory.inode.link(caller, &name, &target.inode))?;
     DONE
 }
@@ -373,6 +383,19 @@ fn do_rename(call: &Call, old_dirfd: i32, old: usize, new_dirfd: i32, new: usize
         }
     }
     if !from.inode.kernel_checks() {
+        if moved_is_dir && is_above(&moved, &to)? {
+            return Err(Errno::INVAL.into());
+        }
+        if let Some(other) = &replaced {
+            if is_above(other, &from)? {
+                let exchanged = flags.contains(RenameFlags::EXCHANGE);
+                return Err(if exchanged { Errno::INVAL } else { Errno::NOTEMPTY }.into());
+            }
+            // Two names of one object: nothing is to be done, and nothing more is judged.
+            if other.id()? == moved.id()? {
+                return DONE;
+            }
+        }
         judge_rename(
             call,
             &from,
@@ -388,6 +411,28 @@ fn do_rename(call: &Call, old_dirfd: i32, old: usize, new_dirfd: i32, new: usize
     }
     call.as_caller(|caller| from.inode.rename(caller, &from_name, &to.inode, &to_name, flags))?;
     DONE
+}
+
+/// Whether `directory` is, or lies below, `above`: both are of one mount.
+fn is_above(above: &InodeRef, directory: &Location) -> Result<bool> {
+    if above.kind()? != FileKind::Directory {
+        return Ok(false);
+    }
+    let (wanted, top) = (above.id()?, directory.mount.root.id()?);
+    let mut at = directory.inode.clone();
+    loop {
+        match at.id()? {
+            id if id == wanted => return Ok(true),
+            id if id == top => return Ok(false),
+            _ => {}
+        }
+        let parent = at.parent()?;
+        // A root of a file system is its own parent.
+        if parent.id()? == at.id()? {
+            return Ok(false);
+        }
+        at = parent;
+    }
 }
 
 fn judge_rename(
