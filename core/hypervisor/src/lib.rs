@@ -8,6 +8,7 @@
 
 mod abi;
 mod call;
+mod carried;
 mod credentials;
 mod filter;
 mod fs;

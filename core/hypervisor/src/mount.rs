@@ -53,9 +53,39 @@ pub struct Mount {
     /// Name of the module that brought the type, if one did.
     pub module: Option<&'static str>,
     flags: AtomicU64,
+    origin: Origin,
+}
+
+/// Why a mount is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// Somebody asked for it.
+    Asked,
+    /// It came with another.
+    Carried,
 }
 
 impl Mount {
+    /// Makes a procfs that nobody asked for: it comes with the mount it is in, and leaves with it.
+    pub fn carried_proc(id: u64, filesystem: Arc<dyn Filesystem>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            root: filesystem.root(),
+            filesystem,
+            kind: MountKind::Proc,
+            source: b"proc".to_vec(),
+            fstype: b"proc".to_vec(),
+            module: None,
+            flags: AtomicU64::new((MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC).bits()),
+            origin: Origin::Carried,
+        })
+    }
+
+    /// Whether it came with the mount it is in.
+    pub fn is_carried(&self) -> bool {
+        self.origin == Origin::Carried
+    }
+
     /// Makes a mount that is not attached yet.
     #[expect(clippy::too_many_arguments, reason = "each is one property of a mount, and none has a default")]
     pub fn new(
@@ -68,7 +98,8 @@ impl Mount {
         flags: MountFlags,
         module: Option<&'static str>,
     ) -> Arc<Self> {
-        Arc::new(Self { id, root, filesystem, kind, source, fstype, module, flags: AtomicU64::new(flags.bits()) })
+        let flags = AtomicU64::new(flags.bits());
+        Arc::new(Self { id, root, filesystem, kind, source, fstype, module, flags, origin: Origin::Asked })
     }
 
     /// The mount flags.

@@ -113,7 +113,13 @@ fn name_of(location: &Location) -> Vec<u8> {
 fn attach(call: &Call, mount: Arc<Mount>, covered: Location) -> core::result::Result<(), MountError> {
     let mut table = (*call.table()).clone();
     let name = name_of(&covered);
-    table.attach(mount, covered, &name).map_err(|errno| MountError::new(errno, "mount point is gone"))?;
+    table
+        .attach(mount.clone(), covered.clone(), &name)
+        .map_err(|errno| MountError::new(errno, "mount point is gone"))?;
+    if mount.kind == MountKind::Tree {
+        let source = call.object(libc::AT_FDCWD, &mount.source, Last::Follow).ok();
+        crate::carried::cover(call, &mut table, &mount, &covered, source.as_ref());
+    }
     call.state.view.set_mounts(table);
     Ok(())
 }
@@ -355,7 +361,7 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> core::result::Result<(
     }
     let leaving = table.subtree(&at.mount);
     if flags & how::DETACH == 0 {
-        if leaving.len() > 1 {
+        if leaving.iter().filter(|m| !m.is_carried()).count() > 1 {
             return Err(busy(target, "something is mounted in it"));
         }
         if in_use(call, &at.mount) {
