@@ -173,6 +173,9 @@ impl Call {
 
     /// Resolves a path relative to `dirfd`.
     pub fn resolve(&self, dirfd: i32, path: &[u8], last: Last, flags: ResolveFlags) -> Result<Lookup> {
+        if path.is_empty() {
+            return Err(Errno::NOENT);
+        }
         let table = self.table();
         let scoped = flags.intersects(ResolveFlags::BENEATH | ResolveFlags::IN_ROOT | ResolveFlags::NO_XDEV);
         let start = if path.first() == Some(&b'/') && !scoped { self.root(&table) } else { self.directory(dirfd)? };
@@ -245,12 +248,18 @@ impl Call {
     }
 
     /// Sends the answer.
-    pub fn answer(&self, outcome: &Outcome) {
+    pub fn answer(&self, outcome: Outcome) {
         let id = self.notification.id;
         let listener = &self.supervisor.listener;
         let sent = match outcome {
-            Ok(Reply::Value(value)) => listener.answer(id, Ok(*value)),
-            Ok(Reply::Descriptor(fd, cloexec)) => match listener.answer_with_fd(id, fd.as_fd(), *cloexec) {
+            Ok(Reply::Value(value)) => listener.answer(id, Ok(value)),
+            Ok(Reply::Descriptor(fd, cloexec)) if counts_its_openers(&fd) => {
+                // Ours is closed before the guest goes on: it may close its own at once and expect the end.
+                let given = listener.add_fd(id, fd.as_fd(), cloexec, None);
+                drop(fd);
+                listener.answer(id, given.map(i64::from))
+            }
+            Ok(Reply::Descriptor(fd, cloexec)) => match listener.answer_with_fd(id, fd.as_fd(), cloexec) {
                 Ok(_) => Ok(()),
                 // The guest's table is full, or it is gone: the call fails as open(2) would.
                 Err(Errno::NOENT) => Ok(()),
@@ -258,7 +267,7 @@ impl Call {
             },
             Ok(Reply::Continue) => listener.answer_continue(id),
             Ok(Reply::Answered | Reply::Block(_)) => Ok(()),
-            Err(Fail::Errno(errno)) => listener.answer(id, Err(*errno)),
+            Err(Fail::Errno(errno)) => listener.answer(id, Err(errno)),
             Err(Fail::Interrupted) => listener.answer_raw_error(id, 512),
             Err(Fail::Gone) => Ok(()),
         };
@@ -268,6 +277,14 @@ impl Call {
             }
         }
     }
+}
+
+/// Whether others are told when the last descriptor is closed: all but regular files and directories.
+fn counts_its_openers(fd: &OwnedFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| {
+        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+        !matches!(kind, rustix::fs::FileType::RegularFile | rustix::fs::FileType::Directory)
+    })
 }
 
 /// Whether an empty path names the descriptor itself (`AT_EMPTY_PATH`).

@@ -349,14 +349,17 @@ fn watch_signals() -> Result<SignalFd, StartError> {
     SignalFd::with_flags(&child, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(StartError::system("signalfd"))
 }
 
-/// Reaps guests until there are none. Children of this thread only: a stop of a thread that another thread of ours
-/// traces for a moment is not for us.
+/// Reaps guests until there are none.
 fn reap(supervisor: &Supervisor, first: u32, status: &OwnedFd, signals: &SignalFd) {
     let own_children = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::__WNOTHREAD;
     let mut front_lives = true;
     loop {
         loop {
-            let ended = match waitid(Id::All, own_children) {
+            let next = {
+                let _nobody_traced = supervisor.tracing.write();
+                waitid(Id::All, own_children)
+            };
+            let ended = match next {
                 Ok(WaitStatus::Exited(pid, value)) => Some((pid, value)),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => Some((pid, 128 + signal as i32)),
                 Ok(WaitStatus::Stopped(pid, signal)) => {

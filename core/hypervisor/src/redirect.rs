@@ -1,13 +1,19 @@
-//! Has the guest itself make another call than the one it was notified for. Knows no particular call.
+//! Has the guest itself make another call than the one it was notified for. Knows no particular call but the one that
+//! opens an object again, for descriptors that cannot be handed over.
 //!
 //! The thread is traced for the moment between our answer and its next instruction, its registers are set so that
 //! it makes the other call, and it is let go. That call is notified again; then its arguments are written below
 //! the red zone of its stack (not earlier: a signal handler could run in between) and it is continued.
 
+use std::os::fd::{AsRawFd, OwnedFd};
+
 use umvu_interface::{Errno, Result};
-use umvu_sys::redirect::{reissue, Redirect};
+use umvu_sys::redirect::{reissue, Redirect, Regs};
+use umvu_sys::seccomp::CloseOnExec;
 
 use crate::call::{Call, Outcome, Reply};
+
+const OPENAT: u32 = 257;
 
 /// Bytes below the stack pointer that belong to leaf functions: the x86-64 ABI.
 const RED_ZONE: u64 = 128;
@@ -44,6 +50,15 @@ pub struct Pending {
     args: [u64; 6],
     address: u64,
     memory: Vec<u8>,
+    then: Then,
+}
+
+/// What is done when the call that was made instead is over.
+enum Then {
+    /// Nothing: it does not return, or its program knows that it was another.
+    Nothing,
+    /// The program sees its own registers again, with the new result, and a descriptor that was needed is let go.
+    Restore(Box<Regs>, OwnedFd),
 }
 
 /// Arranges for `instead`.
@@ -53,16 +68,37 @@ pub struct Pending {
 /// - `EPERM`: the thread is traced by somebody else.
 /// - `ESRCH`: it is gone.
 pub fn redirect(call: &Call, instead: &Instead) -> Outcome {
+    arrange(call, instead, |_| Then::Nothing)
+}
+
+/// Gives the guest an `O_PATH` descriptor of what `fd`, one too, names. The kernel does not let such a one be
+/// injected (`fget` in `seccomp_notify_addfd`), so the guest opens our own by its name in `/proc`.
+///
+/// # Errors
+/// As [`redirect`].
+pub fn hand_over_path(call: &Call, fd: OwnedFd, cloexec: CloseOnExec) -> Outcome {
+    let name = format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+    let mut flags = rustix::fs::OFlags::PATH;
+    if cloexec == CloseOnExec::Yes {
+        flags |= rustix::fs::OFlags::CLOEXEC;
+    }
+    let arguments = vec![Argument::Word(0), Argument::String(name.into_bytes()), Argument::Word(flags.bits().into())];
+    arrange(call, &Instead { nr: OPENAT, arguments }, |regs| Then::Restore(Box::new(*regs), fd))
+}
+
+fn arrange(call: &Call, instead: &Instead, then: impl FnOnce(&Regs) -> Then) -> Outcome {
+    let _tracing = call.supervisor.tracing.read_recursive();
     let mut thread = Redirect::seize(call.tid())?;
     // Whatever it returns is never seen: the registers are set before it runs on.
     if let Err(errno) = call.supervisor.listener.answer(call.notification.id, Err(Errno::NOSYS)) {
         tracing::debug!(tid = call.tid(), %errno, "guest gone while its call is redirected");
     }
     let Ok(mut regs) = thread.wait_stop() else { return Ok(Reply::Answered) };
+    let then = then(&regs);
     let (args, address, memory) = layout(regs.rsp, instead);
     let nr = i32::try_from(instead.nr).unwrap_or(i32::MAX);
     reissue(&mut regs, i64::from(nr), args);
-    call.supervisor.redirected.insert(call.tid(), Pending { nr, args, address, memory });
+    call.supervisor.redirected.insert(call.tid(), Pending { nr, args, address, memory, then });
     let set = thread.set_regs(&regs).and_then(|()| thread.detach());
     if let Err(errno) = set {
         call.supervisor.redirected.remove(&call.tid());
@@ -73,17 +109,42 @@ pub fn redirect(call: &Call, instead: &Instead) -> Outcome {
 
 /// If the call is one that was arranged for, writes its arguments and has it executed.
 pub fn resume(call: &Call) -> Option<Outcome> {
-    let (_, pending) = call.supervisor.redirected.remove(&call.tid())?;
-    let same = pending.nr == call.notification.nr && pending.args == call.notification.args;
-    if !same {
-        // The thread took a signal first and its handler makes calls of its own; what was arranged comes later.
-        call.supervisor.redirected.insert(call.tid(), pending);
-        return None;
+    // Another one is of a signal handler that the thread took first; what was arranged comes later.
+    let same = |_: &u32, p: &Pending| p.nr == call.notification.nr && p.args == call.notification.args;
+    let (_, pending) = call.supervisor.redirected.remove_if(&call.tid(), same)?;
+    if call.write(pending.address, &pending.memory).is_err() {
+        return Some(Err(Errno::TOOBIG.into()));
     }
-    Some(match call.write(pending.address, &pending.memory) {
-        Ok(()) => Ok(Reply::Continue),
-        Err(_) => Err(Errno::TOOBIG.into()),
+    Some(match pending.then {
+        Then::Nothing => Ok(Reply::Continue),
+        Then::Restore(regs, lent) => {
+            let over = run_and_restore(call, &regs);
+            drop(lent);
+            over
+        }
     })
+}
+
+/// Lets the kernel execute the call, and gives the program its registers back: system calls change no register but
+/// that of the result, and compilers rely on it.
+fn run_and_restore(call: &Call, regs: &Regs) -> Outcome {
+    let _tracing = call.supervisor.tracing.read_recursive();
+    let mut thread = Redirect::seize(call.tid())?;
+    if let Err(errno) = call.supervisor.listener.answer_continue(call.notification.id) {
+        tracing::debug!(tid = call.tid(), %errno, "guest gone while its call is redirected");
+    }
+    let restored = thread.wait_stop().and_then(|result| {
+        let mut regs = *regs;
+        regs.rax = result.rax;
+        // Not to be taken for a call that wants a restart.
+        regs.orig_rax = u64::MAX;
+        thread.set_regs(&regs)?;
+        thread.detach()
+    });
+    if let Err(errno) = restored {
+        tracing::debug!(tid = call.tid(), %errno, "guest gone while its call is redirected");
+    }
+    Ok(Reply::Answered)
 }
 
 /// Lays the memory of the arguments out below the stack.

@@ -199,6 +199,9 @@ impl Walk<'_> {
         }
         let part = component(path, from);
         self.search()?;
+        if matches!(part.bytes, b"." | b"..") {
+            self.search_for_dots()?;
+        }
         match part.bytes {
             b"." if part.is_last => return Ok(Step::End(self.end(last, LastComponent::Dot, part.slash))),
             b"." => return Ok(Step::On(part.next)),
@@ -325,6 +328,19 @@ impl Walk<'_> {
         if !self.checks_search() {
             return Ok(());
         }
+        self.judge_search()
+    }
+
+    /// Search permission where no lookup follows that the kernel would check.
+    fn search_for_dots(&self) -> Result<()> {
+        if self.checks_search() || !self.at.inode.kernel_checks() {
+            return Ok(());
+        }
+        let fd = self.at.inode.host_fd().ok_or(Errno::IO)?;
+        rustix::fs::access(crate::guest::proc_path(fd), rustix::fs::Access::EXEC_OK)
+    }
+
+    fn judge_search(&self) -> Result<()> {
         may_access(self.resolver.credentials, &self.at.inode.stat()?, Access::EXEC)
     }
 
@@ -368,15 +384,15 @@ impl Walk<'_> {
         }
         if link.mount.kind == MountKind::Proc {
             if let Some(magic) = link.inode.as_any().downcast_ref::<ProcInode>().and_then(ProcInode::magic) {
-                if flags.intersects(ResolveFlags::NO_MAGICLINKS) {
-                    return Err(Errno::LOOP);
-                }
-                if flags.intersects(ResolveFlags::BENEATH | ResolveFlags::IN_ROOT) {
-                    return Err(Errno::XDEV);
-                }
                 match self.resolver.magic.follow(&magic, self.resolver.tid)? {
                     Jump::Text(text) => return Ok(Step::Instead(join(text, path, part))),
                     Jump::Place(place) => {
+                        if flags.intersects(ResolveFlags::NO_MAGICLINKS) {
+                            return Err(Errno::LOOP);
+                        }
+                        if flags.intersects(ResolveFlags::BENEATH | ResolveFlags::IN_ROOT) {
+                            return Err(Errno::XDEV);
+                        }
                         self.crossed(&place)?;
                         if part.is_last {
                             if part.slash == TrailingSlash::Yes && place.inode.kind()? != FileKind::Directory {

@@ -192,7 +192,7 @@ fn finish(call: Call, outcome: Outcome) {
             if let Some(trace) = &call.supervisor.trace {
                 trace.line(&call, &outcome);
             }
-            call.answer(&outcome);
+            call.answer(outcome);
         }
     }
 }
@@ -217,6 +217,6 @@ fn block(call: Call, rest: Box<dyn FnOnce(&Call) -> Outcome + Send>) {
         finish(call, outcome);
     });
     if spawned.is_err() {
-        lost.answer(&Err(Fail::Errno(Errno::NOMEM)));
+        lost.answer(Err(Fail::Errno(Errno::NOMEM)));
     }
 }

@@ -40,6 +40,9 @@ pub struct Supervisor {
     pub proc_device: u64,
     /// Redirected calls whose next notification is continued.
     pub redirected: dashmap::DashMap<u32, crate::redirect::Pending>,
+    /// Shared by those who trace a thread for a moment; held alone by who waits for children. A traced child of ours
+    /// is seen by both, and each stop only once (`wait_consider_task` in kernel/exit.c).
+    pub tracing: parking_lot::RwLock<()>,
     /// Whether the main guest has ended.
     pub ended: AtomicBool,
     next_id: AtomicU64,
@@ -67,6 +70,7 @@ impl Supervisor {
             trace,
             proc_device: rustix::fs::stat("/proc/self")?.st_dev,
             redirected: dashmap::DashMap::new(),
+            tracing: parking_lot::RwLock::new(()),
             ended: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
         })
@@ -212,7 +216,11 @@ impl Supervisor {
         let mark = umvu_sys::file::mark(fd.as_fd()).unwrap_or(0);
         if mark > 0 {
             if let Some(mount) = table.by_mark(mark) {
-                let inode = mount.filesystem.inode_of_open(fd)?;
+                let copy = rustix::io::fcntl_dupfd_cloexec(&fd, 0)?;
+                let inode = match mount.filesystem.inode_of_open(copy) {
+                    Err(Errno::NOENT) => by_host_path(mount, &fd)?,
+                    other => other?,
+                };
                 return Ok(Location { mount: mount.clone(), inode });
             }
         }
@@ -227,7 +235,9 @@ impl Supervisor {
         if !table.is_host() {
             let path = rustix::fs::readlink(crate::guest::proc_path(fd.as_fd()), Vec::new())?.into_bytes();
             let trees = table.mounts().iter().rev().filter(|m| m.kind == MountKind::Tree);
-            for mount in trees {
+            let lowest = table.lowest_root().mount;
+            // What the host's own tree shows too is taken for that.
+            for mount in trees.filter(|m| !Arc::ptr_eq(&m.filesystem, &lowest.filesystem)) {
                 if mount.filesystem.path_of_host(&path).is_some() {
                     if let Ok(inode) = mount.filesystem.inode_of_open(fd.try_clone().map_err(|_| Errno::MFILE)?) {
                         return Ok(Location { mount: mount.clone(), inode });
@@ -268,4 +278,14 @@ impl Supervisor {
         }
         None
     }
+}
+
+/// Finds what a descriptor names in a tree by the path that the host has for it now.
+fn by_host_path(mount: &Mount, fd: &OwnedFd) -> Result<InodeRef> {
+    let path = rustix::fs::readlink(crate::guest::proc_path(fd.as_fd()), Vec::new())?.into_bytes();
+    let inside = mount.filesystem.path_of_host(&path).ok_or(Errno::NOENT)?;
+    if inside.is_empty() {
+        return Ok(mount.filesystem.root());
+    }
+    mount.filesystem.root().lookup_path(&inside)
 }

@@ -19,14 +19,11 @@ use crate::resolve::Last;
 const EXECVE: u32 = 59;
 /// `BINPRM_BUF_SIZE`.
 const HEAD: usize = 256;
-/// How often an interpreter may be a script itself: `exec_binprm` of `fs/exec.c`.
-const DEPTH: usize = 5;
+/// How many programs are looked at, scripts and the one behind them: `exec_binprm` of `fs/exec.c`.
+const DEPTH: usize = 6;
 
 /// `execve(path, argv, envp)`.
 pub fn execve(call: &Call) -> Outcome {
-    if let Some(resumed) = crate::redirect::resume(call) {
-        return resumed;
-    }
     if call.state.is_plain() {
         return Ok(Reply::Continue);
     }

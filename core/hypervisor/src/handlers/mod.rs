@@ -60,6 +60,9 @@ umvu_table::for_each_syscall!(dispatch);
 /// Runs the handler of a call.
 pub fn dispatch(call: &Call) -> Outcome {
     let nr = call.notification.nr;
+    if let Some(resumed) = crate::redirect::resume(call) {
+        return resumed;
+    }
     if call.notification.arch != ARCH || nr & X32 != 0 {
         static WARNED: std::sync::Once = std::sync::Once::new();
         WARNED.call_once(|| {

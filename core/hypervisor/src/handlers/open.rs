@@ -331,12 +331,22 @@ fn is_own_terminal(place: &Location, path: &[u8]) -> Result<bool> {
 fn open_path(call: &Call, place: &Location, how: How, kind: FileKind) -> Outcome {
     if place.mount.kind != MountKind::Tree || kind != FileKind::Directory {
         if let Some(fd) = place.inode.host_fd() {
-            let copy = rustix::io::fcntl_dupfd_cloexec(fd, 0)?;
-            return Ok(Reply::Descriptor(copy, how.close_on_exec()));
+            return hand_over_path(call, place, rustix::io::fcntl_dupfd_cloexec(fd, 0)?, how);
         }
     }
     let fd = call.supervisor.placeholders.make(place.clone(), how.flags)?;
-    Ok(Reply::Descriptor(fd, how.close_on_exec()))
+    hand_over_path(call, place, fd, how)
+}
+
+fn hand_over_path(call: &Call, place: &Location, fd: OwnedFd, how: How) -> Outcome {
+    match crate::redirect::hand_over_path(call, fd, how.close_on_exec()) {
+        // Traced by somebody else: a descriptor that stands for the object, but is not O_PATH by its flags.
+        Err(Fail::Errno(Errno::PERM)) => {
+            let fd = call.supervisor.placeholders.make(place.clone(), OFlags::empty())?;
+            Ok(Reply::Descriptor(fd, how.close_on_exec()))
+        }
+        other => other,
+    }
 }
 
 fn open_directory(call: &Call, place: &Location, how: How) -> Outcome {
