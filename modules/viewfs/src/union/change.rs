@@ -94,7 +94,7 @@ impl UnionFs {
         let spot = self.spot(caller, directory, name, is_whiteout, &changing)?;
         let (inode, extra) = match spot.is_whiteout {
             true => self.make_over_whiteout(caller, &spot.upper, name, kind, make)?,
-            false => self.make_in_place(caller, directory, &spot.upper, name, kind, is_whiteout, make)?,
+            false => self.make_in_place(caller, &spot.upper, name, kind, is_whiteout, make)?,
         };
         // Whatever this name has been for those who still hold it.
         directory.node.detach(name.as_bytes());
@@ -172,11 +172,9 @@ impl UnionFs {
         Ok(Spot { upper, is_whiteout })
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn make_in_place<T>(
         &self,
         caller: &Caller<'_>,
-        directory: &Directory,
         upper: &InodeRef,
         name: &Name,
         kind: FileKind,
@@ -184,15 +182,10 @@ impl UnionFs {
         make: impl Fn(&InodeRef, &Name) -> Result<(InodeRef, T)>,
     ) -> Result<(InodeRef, T)> {
         let (inode, extra) = make(upper, name)?;
-        let has_lowers = directory.node.stack().is_some_and(|stack| !stack.lowers.is_empty());
-        if kind == FileKind::Directory && has_lowers {
-            // Nothing is below it now; should something come to be there, it does not show.
-            match self.set_opaque(&as_root(caller), &inode) {
-                Err(errno) if has_oci_whiteout => {
-                    upper.remove(caller, name, RemoveKind::Directory)?;
-                    return Err(errno);
-                }
-                _ => {}
+        if kind == FileKind::Directory && has_oci_whiteout {
+            if let Err(errno) = self.set_opaque(&as_root(caller), &inode) {
+                upper.remove(caller, name, RemoveKind::Directory)?;
+                return Err(errno);
             }
         }
         if has_oci_whiteout {
