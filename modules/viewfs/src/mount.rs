@@ -42,7 +42,7 @@ impl Mounting<'_> {
 
     fn bind_with_exceptions(&self) -> Result<Setup, MountError> {
         let source = self.directory(self.request.source)?;
-        self.setup(None, vec![Layer { root: source, marks: Marks::None, writes: Writes::Through }], Vec::new())
+        self.setup(None, vec![self.made_layer(source, Marks::None, Writes::Through)?], Vec::new())
     }
 
     fn merge(&self) -> Result<Setup, MountError> {
@@ -51,8 +51,8 @@ impl Mounting<'_> {
         self.check_distinct(&source, self.request.source, &covered, self.request.target)?;
         let source = self.world.layer(&source, LayerUse::Lower, None)?;
         let lowers = vec![
-            Layer { root: source, marks: Marks::Overlay, writes: Writes::Never },
-            Layer { root: covered, marks: Marks::None, writes: Writes::Through },
+            self.made_layer(source, Marks::Overlay, Writes::Never)?,
+            self.made_layer(covered, Marks::None, Writes::Through)?,
         ];
         self.setup(None, lowers, Vec::new())
     }
@@ -80,7 +80,7 @@ impl Mounting<'_> {
             frozen.extend(path_in(&state, &covered));
         }
         let upper = self.upper(&upper, &state, source)?;
-        self.setup(Some(upper), vec![Layer { root, marks: Marks::None, writes }], frozen)
+        self.setup(Some(upper), vec![self.made_layer(root, Marks::None, writes)?], frozen)
     }
 
     fn overlay(&self) -> Result<Setup, MountError> {
@@ -107,7 +107,7 @@ impl Mounting<'_> {
         let mut lowers = Vec::new();
         for (_, lower) in &paths {
             let root = self.world.layer(lower, LayerUse::Lower, None)?;
-            lowers.push(Layer { root, marks: Marks::Overlay, writes: Writes::Never });
+            lowers.push(self.made_layer(root, Marks::Overlay, Writes::Never)?);
         }
         let upper = match upper {
             Some((path, upper)) => Some(self.upper(&upper, &self.state(&upper, path)?, path)?),
@@ -137,6 +137,10 @@ impl Mounting<'_> {
             records_owners: self.options.ownership == Ownership::Recorded,
             options: self.request.options.join(&b','),
         })
+    }
+
+    fn made_layer(&self, root: InodeRef, marks: Marks, writes: Writes) -> Result<Layer, MountError> {
+        Layer::new(root, marks, writes).map_err(|errno| of(self.request.source, errno))
     }
 
     /// Makes a directory the layer that takes the changes.

@@ -281,10 +281,10 @@ impl UnionFs {
         target: &InodeRef,
     ) -> Result<()> {
         let target = UnionInode::of(self, target)?;
+        let is_whiteout = self.check_free(directory, name)?;
         let At::Leaf(leaf) = &target.at else { return Err(Errno::PERM) };
         {
             let _changing = self.lock();
-            let is_whiteout = self.check_free(directory, name)?;
             let direct = self.direct(directory)?.filter(|_| !is_whiteout);
             let onto = if leaf.upper.get().is_none() { self.writes_to(target)? } else { Writes::Never };
             match (direct, onto) {

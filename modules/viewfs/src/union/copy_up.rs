@@ -122,7 +122,7 @@ impl UnionFs {
         let upper = match self.raised_by_others(leaf)? {
             Some(upper) => upper,
             None if self.is_shared(*layer, &stat) => {
-                let copy = self.shared_copy(caller, *layer, lower, &stat)?;
+                let copy = self.shared_copy(caller, lower, &stat)?;
                 self.finish(leaf, &directory, |changing| {
                     self.placed(caller, &leaf.parent, &directory, || {
                         self.name_copy(caller, &copy, leaf, &directory, changing)
@@ -130,7 +130,7 @@ impl UnionFs {
                 })?
             }
             None => {
-                let copy = self.copy(caller, *layer, lower, &stat, data)?;
+                let copy = self.copy(caller, lower, &stat, data)?;
                 let done =
                     self.finish(leaf, &directory, |_| self.place(caller, &copy, &leaf.parent, &directory, &leaf.name));
                 if done.is_err() {
@@ -139,7 +139,7 @@ impl UnionFs {
                 done?
             }
         };
-        self.forget_owner(caller, (stat.dev, stat.ino), &self.origin_of(*layer, &stat));
+        self.forget_owner(caller, (stat.dev, stat.ino), &self.origin_of(&stat));
         let upper = leaf.upper.get_or_init(|| upper);
         leaf.is_named.store(true, Ordering::Release);
         Ok(upper)
@@ -215,12 +215,12 @@ impl UnionFs {
             None => node.pure_layer(),
         };
         let stat = self.stat_lower(lower)?;
-        let copy = self.copy(caller, layer, lower, &stat, Data::All)?;
+        let copy = self.copy(caller, lower, &stat, Data::All)?;
         if let Err(errno) = self.place(caller, &copy, parent, upper_parent, name) {
             self.work()?.purge(&copy);
             return Err(errno);
         }
-        self.forget_owner(caller, (stat.dev, stat.ino), &self.origin_of(layer, &stat));
+        self.forget_owner(caller, (stat.dev, stat.ino), &self.origin_of(&stat));
         let upper = upper_parent.lookup(name)?;
         match node.stack() {
             Some(stack) => {
@@ -275,17 +275,10 @@ impl UnionFs {
     }
 
     /// Makes a copy in the work directory and gives its name there.
-    pub(super) fn copy(
-        &self,
-        caller: &Caller<'_>,
-        layer: LayerIndex,
-        lower: &InodeRef,
-        stat: &Stat,
-        data: Data,
-    ) -> Result<Name> {
+    pub(super) fn copy(&self, caller: &Caller<'_>, lower: &InodeRef, stat: &Stat, data: Data) -> Result<Name> {
         let work = self.work()?;
         let name = work.new_name()?;
-        let made = self.copy_as(caller, layer, lower, stat, data, &name);
+        let made = self.copy_as(caller, lower, stat, data, &name);
         if let Err(errno) = made {
             work.purge(&name);
             return Err(errno);
@@ -293,15 +286,7 @@ impl UnionFs {
         Ok(name)
     }
 
-    fn copy_as(
-        &self,
-        caller: &Caller<'_>,
-        layer: LayerIndex,
-        lower: &InodeRef,
-        stat: &Stat,
-        data: Data,
-        name: &Name,
-    ) -> Result<()> {
+    fn copy_as(&self, caller: &Caller<'_>, lower: &InodeRef, stat: &Stat, data: Data, name: &Name) -> Result<()> {
         let work = &self.work()?.directory;
         let mode = stat.mode & 0o700;
         let copy = match stat.kind() {
@@ -329,7 +314,7 @@ impl UnionFs {
         };
         copy_attributes(&as_root(caller), lower, stat, &copy)?;
         if stat.kind() == FileKind::Regular {
-            match copy.set_xattr(&as_root(caller), ORIGIN, &self.origin_of(layer, stat), XattrSet::Any) {
+            match copy.set_xattr(&as_root(caller), ORIGIN, &self.origin_of(stat), XattrSet::Any) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
                 Err(errno) => return Err(errno),
             }

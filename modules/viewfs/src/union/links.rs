@@ -45,7 +45,7 @@ impl UnionFs {
             return Ok(None);
         }
         let stat = lower.stat()?;
-        let found = self.known_copy(layer, &stat)?;
+        let found = self.known_copy(&stat)?;
         if found.is_some() {
             if let Some(known) = self.links.known.write().get_mut(&(stat.dev, stat.ino)) {
                 *known = path();
@@ -61,12 +61,12 @@ impl UnionFs {
         self.links.known.read().get(&key).filter(|path| !path.is_empty()).cloned()
     }
 
-    fn known_copy(&self, layer: LayerIndex, stat: &Stat) -> Result<Option<InodeRef>> {
+    fn known_copy(&self, stat: &Stat) -> Result<Option<InodeRef>> {
         if stat.nlink < 2 || !self.links.known.read().contains_key(&(stat.dev, stat.ino)) {
             return Ok(None);
         }
         let Some(directory) = self.work.as_ref().and_then(|work| work.links.get()) else { return Ok(None) };
-        match directory.lookup(&Name::new(&self.origin_of(layer, stat))?) {
+        match directory.lookup(&Name::new(&self.origin_of(stat))?) {
             Ok(copy) => Ok(Some(copy)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(errno),
@@ -76,27 +76,21 @@ impl UnionFs {
     /// Whether a file has other names that a copy must stay together with.
     pub(super) fn is_shared(&self, layer: LayerIndex, stat: &Stat) -> bool {
         // Without attributes nobody could count the names.
-        let can_count = !self.hides_by_oci_names();
+        let can_count = self.work.as_ref().is_some_and(|work| work.takes_attributes);
         let is_changed_here = self.layer(layer).is_ok_and(|layer| layer.writes == Writes::Never);
         stat.kind() == FileKind::Regular && stat.nlink > 1 && can_count && is_changed_here
     }
 
     /// Gives the one copy of a file with several names, making it if need be.
-    pub(super) fn shared_copy(
-        &self,
-        caller: &Caller<'_>,
-        layer: LayerIndex,
-        lower: &InodeRef,
-        stat: &Stat,
-    ) -> Result<InodeRef> {
-        if let Some(copy) = self.known_copy(layer, stat)? {
+    pub(super) fn shared_copy(&self, caller: &Caller<'_>, lower: &InodeRef, stat: &Stat) -> Result<InodeRef> {
+        if let Some(copy) = self.known_copy(stat)? {
             return Ok(copy);
         }
         let work = self.work()?;
         let directory = work.links(caller)?;
-        let name = Name::new(&self.origin_of(layer, stat))?;
+        let name = Name::new(&self.origin_of(stat))?;
         // All of it: whoever asks for less cuts it off under all names.
-        let temporary = self.copy(caller, layer, lower, stat, Data::All)?;
+        let temporary = self.copy(caller, lower, stat, Data::All)?;
         let done = work.directory.lookup(&temporary).and_then(|copy| {
             // The name kept here is none of the union's.
             set_surplus(caller, &copy, i64::from(stat.nlink) - 1)?;

@@ -92,6 +92,15 @@ pub(crate) struct Layer {
     pub(crate) root: InodeRef,
     pub(crate) marks: Marks,
     pub(crate) writes: Writes,
+    /// The device of the root.
+    dev: u64,
+}
+
+impl Layer {
+    pub(crate) fn new(root: InodeRef, marks: Marks, writes: Writes) -> Result<Self> {
+        let (dev, _) = root.id()?;
+        Ok(Self { root, marks, writes, dev })
+    }
 }
 
 /// What is done when a directory is renamed that a lower layer has.
@@ -186,7 +195,7 @@ impl UnionFs {
         let bottom = layers.len().checked_sub(1).ok_or(Errno::INVAL)?;
         let lowers = layers.iter().enumerate().map(|(index, layer)| (index, Arc::clone(&layer.root))).collect();
         for writes in [Writes::Through, Writes::Refused] {
-            layers.push(Layer { root: Arc::clone(&setup.covered), marks: Marks::None, writes });
+            layers.push(Layer::new(Arc::clone(&setup.covered), Marks::None, writes)?);
         }
         let mut stack = Stack { lowers, ..Stack::default() };
         let work = match setup.upper {
@@ -197,6 +206,7 @@ impl UnionFs {
             }
             None => None,
         };
+        let opened = stat::Opened::new(stack.upper.get());
         let oci = work.as_ref().is_some_and(|work| work.needs_oci_names);
         let fs = Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -217,14 +227,14 @@ impl UnionFs {
             copying: copy_up::Copying::default(),
             epoch: AtomicU64::new(0),
             kept: Mutex::default(),
-            opened: stat::Opened::default(),
+            opened,
             renamed: RwLock::default(),
             excepting: OnceLock::new(),
             faked: AtomicBool::new(false),
         });
         // The bottom layer's device first: its inode numbers, the most by far, are shown as they are.
         for layer in fs.layers.iter().take(bottom + 1).rev() {
-            fs.devices.of(&layer.root, layer.root.stat()?.dev);
+            fs.devices.of(&layer.root, layer.dev);
         }
         fs.load_owners()?;
         fs.load_links()?;

@@ -80,7 +80,6 @@ impl UnionFs {
     }
 
     fn write_owner(&self, caller: &Caller<'_>, inode: &UnionInode, change: &SetAttr) -> Result<()> {
-        let layer = inode.layer().ok_or(Errno::IO)?;
         let _changing = self.lock();
         let shown = self.stat_lower(inode.real()?)?;
         if shown.kind() == FileKind::Symlink && change.mode.is_some() {
@@ -88,7 +87,7 @@ impl UnionFs {
         }
         let work = self.work()?;
         let directory = work.owners(caller)?;
-        let name = Name::new(&self.origin_of(layer, &shown))?;
+        let name = Name::new(&self.origin_of(&shown))?;
         let file = match directory.lookup(&name) {
             Err(Errno::NOENT) => {
                 // Whole before it counts.

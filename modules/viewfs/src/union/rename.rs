@@ -52,10 +52,11 @@ impl UnionFs {
             };
             self.check_rename(old, new, &source, target.as_deref(), flags)?;
             if let Some(target) = &target {
-                // Two names of one file: nothing happens.
-                if !source.is_directory() && !target.is_directory() && source.id()? == target.id()? {
+                // Two names of one file, or twice the same name: nothing happens.
+                if is_same(&source, target)? {
                     return Ok(());
                 }
+                self.check_replaced(&source, target, flags)?;
             }
             if let Some(done) = self.rename_direct(caller, old, new, (&source, target.as_deref()), flags, &changing) {
                 return done;
@@ -101,6 +102,7 @@ impl UnionFs {
         }
         if let Some(Ok(moved)) = target.map(UnionInode::as_directory) {
             if moved.node.holds(&old.directory.node) {
+                // Also of a directory that would replace its own parent.
                 let exchanges = flags.contains(RenameFlags::EXCHANGE);
                 return Err(if exchanges { Errno::INVAL } else { Errno::NOTEMPTY });
             }
@@ -114,16 +116,16 @@ impl UnionFs {
                 return Err(Errno::INVAL);
             }
         }
-        if flags.contains(RenameFlags::EXCHANGE) {
-            return Ok(());
-        }
-        match target {
-            Some(target) if source.is_directory() && !target.is_directory() => Err(Errno::NOTDIR),
-            Some(target) if !source.is_directory() && target.is_directory() => Err(Errno::ISDIR),
-            Some(target) if source.is_directory() => match self.read_locked(target.as_directory()?)?.is_empty() {
-                true => Ok(()),
-                false => Err(Errno::NOTEMPTY),
-            },
+        Ok(())
+    }
+
+    /// Checks that one object can take the place of another.
+    fn check_replaced(&self, source: &UnionInode, target: &UnionInode, flags: RenameFlags) -> Result<()> {
+        match (source.is_directory(), target.is_directory()) {
+            _ if flags.contains(RenameFlags::EXCHANGE) => Ok(()),
+            (true, false) => Err(Errno::NOTDIR),
+            (false, true) => Err(Errno::ISDIR),
+            (true, true) if !self.read_locked(target.as_directory()?)?.is_empty() => Err(Errno::NOTEMPTY),
             _ => Ok(()),
         }
     }
@@ -347,6 +349,14 @@ impl UnionFs {
             Some((_, node, rest)) => [node.path().as_slice(), rest].concat(),
             None => path,
         }
+    }
+}
+
+fn is_same(source: &UnionInode, target: &UnionInode) -> Result<bool> {
+    match (&source.at, &target.at) {
+        (At::Directory(source), At::Directory(target)) => Ok(Arc::ptr_eq(&source.node, &target.node)),
+        (At::Leaf(_), At::Leaf(_)) => Ok(source.id()? == target.id()?),
+        _ => Ok(false),
     }
 }
 

@@ -16,18 +16,22 @@ use super::UnionFs;
 /// Slots in which the layers of files that were looked at lately are kept.
 const SLOTS: usize = 1024;
 
-/// Which layer a real inode number was seen in last: says it for open files without a look at their paths.
+/// Which layer an inode number was seen in last: says it for open files without a look at their paths. Only for those
+/// on the device of the upper layer: others are in a lower one.
 pub(crate) struct Opened {
+    /// That device, as the host has it; none if the layer is not one of the host's.
+    dev: Option<u64>,
     slots: Box<[AtomicU64]>,
 }
 
-impl Default for Opened {
-    fn default() -> Self {
-        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(u64::MAX)).collect() }
-    }
-}
-
 impl Opened {
+    pub(super) fn new(upper: Option<&InodeRef>) -> Self {
+        let upper = upper.filter(|upper| !is_union(upper)).and_then(|upper| upper.host_fd());
+        let dev = upper.and_then(|upper| rustix::fs::fstat(upper).ok()).map(|stat| stat.st_dev);
+        let slots = if dev.is_some() { SLOTS } else { 0 };
+        Self { dev, slots: (0..slots).map(|_| AtomicU64::new(u64::MAX)).collect() }
+    }
+
     /// The number of the layer stands in the top byte: 0 for the upper one.
     fn entry(ino: u64, layer: Option<LayerIndex>) -> Option<u64> {
         let layer = layer.map_or(Some(0), |layer| u64::try_from(layer).ok()?.checked_add(1))?;
@@ -38,7 +42,10 @@ impl Opened {
         self.slots.get(usize::try_from(ino).ok()? % SLOTS)
     }
 
-    fn remember(&self, ino: u64, layer: Option<LayerIndex>) {
+    fn remember(&self, dev: u64, ino: u64, layer: Option<LayerIndex>) {
+        if self.dev != Some(dev) {
+            return;
+        }
         if let (Some(entry), Some(slot)) = (Self::entry(ino, layer), self.slot(ino)) {
             slot.store(entry, Ordering::Relaxed);
         }
@@ -89,7 +96,7 @@ impl UnionFs {
                     Some(_) => None,
                     None => leaf.lower.as_ref().map(|(layer, _)| *layer),
                 };
-                self.opened.remember(stat.ino, layer);
+                self.opened.remember(stat.dev, stat.ino, layer);
                 if device.is_kernel_state {
                     return Ok(stat);
                 }
@@ -121,11 +128,11 @@ impl UnionFs {
     }
 
     /// Gives what is written down as the origin of a copy of `lower`.
-    pub(super) fn origin_of(&self, layer: LayerIndex, stat: &Stat) -> Vec<u8> {
+    pub(super) fn origin_of(&self, stat: &Stat) -> Vec<u8> {
         // Numbers of devices may change with the next boot, places of layers do not.
-        match self.layers.get(layer).and_then(|layer| layer.root.id().ok()) {
-            Some((dev, _)) if dev == stat.dev => format!("L{layer}:{}", stat.ino).into_bytes(),
-            _ => format!("D{}:{}", stat.dev, stat.ino).into_bytes(),
+        match self.layers.iter().position(|layer| layer.dev == stat.dev) {
+            Some(layer) => format!("L{layer}:{}", stat.ino).into_bytes(),
+            None => format!("D{}:{}", stat.dev, stat.ino).into_bytes(),
         }
     }
 
@@ -141,7 +148,7 @@ impl UnionFs {
         let dev = match place.strip_prefix('L') {
             Some(layer) => {
                 let layer: LayerIndex = layer.parse().ok()?;
-                self.layers.get(layer)?.root.id().ok()?.0
+                self.layers.get(layer)?.dev
             }
             None => place.strip_prefix('D')?.parse().ok()?,
         };
@@ -149,15 +156,7 @@ impl UnionFs {
     }
 
     pub(super) fn stat_descriptor(&self, host: BorrowedFd<'_>) -> Result<Stat> {
-        let real = rustix::fs::fstat(host)?;
-        let layer = match self.opened.recall(real.st_ino) {
-            Some(layer) => layer,
-            None => {
-                let layer = self.layer_of_host(&host_path(host)?);
-                self.opened.remember(real.st_ino, layer);
-                layer
-            }
-        };
+        let layer = self.layer_of_open(host)?;
         let root = match layer {
             None => self.upper_root(),
             Some(layer) => self.layers.get(layer).map(|layer| &layer.root),
@@ -172,26 +171,52 @@ impl UnionFs {
         if device.is_kernel_state {
             return Ok(stat);
         }
-        let origin = match layer {
-            None if stat.kind() == FileKind::Regular => open_attribute(host, ORIGIN),
-            None => None,
-            Some(_) => {
-                self.apply_owner(&mut stat);
-                None
+        let mut origin = None;
+        match layer {
+            None if stat.kind() == FileKind::Regular => {
+                let attribute = |name: &[u8]| attribute_of_open(root, host, name);
+                origin = attribute(ORIGIN).and_then(|origin| self.origin_ino(&origin));
+                stat.nlink = self.shown_links_open(&stat, attribute);
             }
-        };
-        if layer.is_none() {
-            stat.nlink = self.shown_links_open(&stat, |name| open_attribute(host, name));
+            None => {}
+            Some(_) => self.apply_owner(&mut stat),
         }
-        stat.ino = origin.and_then(|origin| self.origin_ino(&origin)).unwrap_or_else(|| device.ino(stat.ino));
+        stat.ino = origin.unwrap_or_else(|| device.ino(stat.ino));
         stat.dev = self.device;
         Ok(stat)
     }
+
+    /// Finds the layer of an open object; none for the upper one.
+    fn layer_of_open(&self, host: BorrowedFd<'_>) -> Result<Option<LayerIndex>> {
+        let real = rustix::fs::fstat(host)?;
+        if self.opened.dev != Some(real.st_dev) {
+            return match self.bottom == 0 && self.opened.dev.is_some() {
+                true => Ok(Some(0)),
+                false => Ok(self.layer_of_host(&host_path(host)?)),
+            };
+        }
+        if let Some(layer) = self.opened.recall(real.st_ino) {
+            return Ok(layer);
+        }
+        let layer = self.layer_of_host(&host_path(host)?);
+        self.opened.remember(real.st_dev, real.st_ino, layer);
+        Ok(layer)
+    }
 }
 
-fn open_attribute(host: BorrowedFd<'_>, name: &[u8]) -> Option<Vec<u8>> {
+/// Reads an attribute of an open object of a layer.
+fn attribute_of_open(root: &InodeRef, host: BorrowedFd<'_>, name: &[u8]) -> Option<Vec<u8>> {
+    if is_union(root) {
+        // Its name on the host is another one.
+        let inode = root.filesystem().inode_of_open(host.try_clone_to_owned().ok()?).ok()?;
+        return inode.get_xattr(name).ok();
+    }
     let mut value = vec![0; 64];
     let length = rustix::fs::fgetxattr(host, name, value.as_mut_slice()).ok()?;
     value.truncate(length);
     Some(value)
+}
+
+fn is_union(inode: &InodeRef) -> bool {
+    inode.as_any().downcast_ref::<UnionInode>().is_some()
 }

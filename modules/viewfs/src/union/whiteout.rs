@@ -119,10 +119,7 @@ impl UnionFs {
             Err(Errno::OPNOTSUPP | Errno::PERM) => {
                 let marker = Name::new(OCI_OPAQUE)?;
                 match directory.create(caller, &marker, &Creation::Regular { mode: 0o600 }) {
-                    Ok(_) | Err(Errno::EXIST) => {
-                        self.upper_has_oci_names.store(true, Ordering::Relaxed);
-                        Ok(())
-                    }
+                    Ok(_) | Err(Errno::EXIST) => self.hide_by_oci_names(caller),
                     Err(errno) => Err(errno),
                 }
             }
@@ -140,11 +137,20 @@ impl UnionFs {
             }
         }
         let marker = oci_name(name.as_bytes()).ok_or(Errno::NAMETOOLONG)?;
-        self.upper_has_oci_names.store(true, Ordering::Relaxed);
+        self.hide_by_oci_names(caller)?;
         match directory.create(caller, &marker, &Creation::Regular { mode: 0o600 }) {
             Ok(_) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Goes over to the OCI form of whiteouts, in this mount and all later ones of the layer.
+    fn hide_by_oci_names(&self, caller: &Caller<'_>) -> Result<()> {
+        if !self.upper_has_oci_names.load(Ordering::Relaxed) {
+            self.work()?.note_oci_names(caller)?;
+            self.upper_has_oci_names.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Whether the upper layer hides names as OCI layers do.

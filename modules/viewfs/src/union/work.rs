@@ -10,7 +10,7 @@ use umvu_interface::{Caller, Creation, Errno, FileKind, InodeRef, Name, RemoveKi
 use super::inode::Directory;
 use super::node::{Excepted, LayerIndex, Stack};
 use super::walk::walk;
-use super::whiteout::{OPAQUE, WORK_NAME};
+use super::whiteout::{has, OPAQUE, WORK_NAME};
 use super::{UnionFs, ROOT};
 
 /// How deep a tree may be that is removed: what the union makes is never deeper than two.
@@ -21,7 +21,9 @@ pub(crate) const STATE_NAME: &[u8] = b"state";
 const OWNERS_NAME: &[u8] = b"owners";
 pub(super) const LINKS_NAME: &[u8] = b"links";
 /// What a new mount finds of an earlier one.
-const KEPT_NAMES: [&[u8]; 3] = [STATE_NAME, OWNERS_NAME, LINKS_NAME];
+const KEPT_NAMES: [&[u8]; 4] = [STATE_NAME, OWNERS_NAME, LINKS_NAME, OCI_NAME];
+/// There if names in the upper layer are hidden as in OCI layers.
+const OCI_NAME: &[u8] = b"oci";
 
 /// Where copies are made.
 pub(crate) struct Work {
@@ -33,8 +35,9 @@ pub(crate) struct Work {
     /// The copies of files with several names, once there are some.
     pub(super) links: OnceLock<InodeRef>,
     next: AtomicU64,
-    /// Whether the layer can hold neither 0:0 devices nor attributes.
+    /// Whether the layer cannot hold both 0:0 devices and attributes.
     pub(super) needs_oci_names: bool,
+    pub(super) takes_attributes: bool,
 }
 
 fn root_caller() -> Caller<'static> {
@@ -59,14 +62,15 @@ impl Work {
             parent: Arc::clone(upper),
             next: AtomicU64::new(0),
             needs_oci_names: false,
+            takes_attributes: true,
         };
         work.clear()?;
-        work.needs_oci_names = !work.takes_marks(caller)?;
+        work.probe(caller)?;
         Ok(work)
     }
 
     /// Tries whether the layer takes whiteouts and attributes.
-    fn takes_marks(&self, caller: &Caller<'_>) -> Result<bool> {
+    fn probe(&mut self, caller: &Caller<'_>) -> Result<()> {
         let name = self.new_name()?;
         let device = self.directory.create(caller, &name, &Creation::CharDevice { mode: 0, rdev: 0 });
         let takes_devices = match device {
@@ -74,17 +78,27 @@ impl Work {
             Err(Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL) => false,
             Err(errno) => return Err(errno),
         };
-        let attribute = self.directory.set_xattr(caller, OPAQUE, b"n", XattrSet::Any);
-        let takes_attributes = match attribute {
+        self.purge(&name);
+        self.takes_attributes = match self.directory.set_xattr(caller, OPAQUE, b"n", XattrSet::Any) {
             Ok(()) => true,
             Err(Errno::OPNOTSUPP | Errno::PERM) => false,
             Err(errno) => return Err(errno),
         };
-        self.purge(&name);
-        if !(takes_devices && takes_attributes) {
+        self.needs_oci_names = has(&self.directory, OCI_NAME)?;
+        if !(takes_devices && self.takes_attributes) && !self.needs_oci_names {
+            self.needs_oci_names = true;
+            self.note_oci_names(caller)?;
             tracing::warn!("the upper layer takes no 0:0 devices or no attributes: removals are kept as .wh. files");
         }
-        Ok(takes_devices && takes_attributes)
+        Ok(())
+    }
+
+    /// Lets later mounts know that names are hidden as in OCI layers.
+    pub(super) fn note_oci_names(&self, caller: &Caller<'_>) -> Result<()> {
+        match self.directory.create(caller, &Name::new(OCI_NAME)?, &Creation::Regular { mode: 0o600 }) {
+            Ok(_) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Gives the directory for what `nochcopy` writes down.

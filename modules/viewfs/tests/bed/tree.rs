@@ -23,6 +23,12 @@ impl Tree {
         Self { root: mounted.root, filesystem: mounted.filesystem, flags: mounted.flags, who: me() }
     }
 
+    /// The same tree for somebody else.
+    pub fn again(&self) -> Self {
+        let (root, filesystem) = (Arc::clone(&self.root), Arc::clone(&self.filesystem));
+        Self { root, filesystem, flags: self.flags, who: self.who.clone() }
+    }
+
     pub fn caller(&self) -> Caller<'_> {
         Caller { tid: 1, credentials: &self.who, umask: 0o022 }
     }
