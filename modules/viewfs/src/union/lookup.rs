@@ -59,14 +59,13 @@ impl UnionFs {
         loop {
             node.check_alive()?;
             let Some(stack) = node.stack() else {
-                let base;
-                let below = if Arc::ptr_eq(&node, &start.node) {
-                    start.top(self)?
-                } else {
-                    base = self.only_inode(&node)?;
-                    &base
-                };
-                return self.find_sealed(&node, node.pure_layer(), below, rest, epoch);
+                let layer = node.pure_layer();
+                if Arc::ptr_eq(&node, &start.node) {
+                    return self.find_sealed(&node, layer, (start.top(self)?, b""), rest, epoch);
+                }
+                let (anchor, prefix) = node.anchor();
+                let base = anchor.stack().and_then(|stack| stack.lower(layer)).ok_or(Errno::NOENT)?;
+                return self.find_sealed(&node, layer, (base, &prefix), rest, epoch);
             };
             let (name, tail) = split(rest);
             let cached = node.child(name);
@@ -86,7 +85,7 @@ impl UnionFs {
             let knows = cached.is_some() || self.is_excepted(&node, name);
             let upper = if knows { Upper::Nothing } else { self.in_upper(stack, name)? };
             match self.step(stack, name, upper)? {
-                Step::Sealed(layer, base) => return self.find_sealed(&node, layer, &base, rest, epoch),
+                Step::Sealed(layer, base) => return self.find_sealed(&node, layer, (&base, b""), rest, epoch),
                 Step::Directory(found) => {
                     let Some(child) = node.adopt(name, self.bottom, Some(found), || self.epoch() == epoch) else {
                         return Ok(None);
@@ -111,12 +110,12 @@ impl UnionFs {
         }
     }
 
-    /// Finds what only one layer can have: at once, however long the path.
+    /// Finds what only one layer can have: at once, however long the path. `from` is at `prefix` below `base`.
     fn find_sealed(
         &self,
         from: &Arc<Node>,
         layer: LayerIndex,
-        base: &InodeRef,
+        (base, prefix): (&InodeRef, &[u8]),
         path: &[u8],
         epoch: u64,
     ) -> Result<Option<Arc<UnionInode>>> {
@@ -124,7 +123,11 @@ impl UnionFs {
         if has_marks && components(path).any(|name| name.starts_with(whiteout::OCI_PREFIX)) {
             return Err(Errno::NOENT);
         }
-        let inode = walk(base, path).map_err(|errno| self.unseen(errno))?;
+        let found = match prefix {
+            b"" => walk(base, path),
+            prefix => walk(base, &[prefix, b"/", path].concat()),
+        };
+        let inode = found.map_err(|errno| self.unseen(errno))?;
         let kind = inode.kind()?;
         let mut node = Arc::clone(from);
         let (directory, name) = match path.iter().rposition(|byte| *byte == b'/') {

@@ -85,7 +85,8 @@ impl Work {
             Err(errno) => return Err(errno),
         };
         self.needs_oci_names = has(&self.directory, OCI_NAME)?;
-        if !(takes_devices && self.takes_attributes) && !self.needs_oci_names {
+        let takes_marks = takes_devices && self.takes_attributes;
+        if !takes_marks && !self.needs_oci_names {
             self.needs_oci_names = true;
             self.note_oci_names(caller)?;
             tracing::warn!("the upper layer takes no 0:0 devices or no attributes: removals are kept as .wh. files");
