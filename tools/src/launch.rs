@@ -100,7 +100,7 @@ impl Options {
         let config = Config {
             command: rc::before(&files, command)?,
             modules: MODULES,
-            load: self.module.into_iter().map(OsString::into_vec).collect(),
+            load: modules::split(self.module.into_iter().map(OsString::into_vec)),
             name: self.vu_name.map(OsString::into_vec),
             nesting: if self.nonesting { Nesting::Refused } else { Nesting::Allowed },
             trace: self.trace.map(|file| file.map_or(TraceTarget::Stderr, TraceTarget::File)),
@@ -124,7 +124,7 @@ impl Options {
             rc: rc::files(self.wanted())?,
             command: command_or_shell(self.command),
             name: self.vu_name.map(OsString::into_vec),
-            load: self.module.into_iter().map(OsString::into_vec).collect(),
+            load: modules::split(self.module.into_iter().map(OsString::into_vec)),
             debug_tags: self.debugtags.map(OsString::into_vec).unwrap_or_default(),
         })
     }

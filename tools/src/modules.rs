@@ -5,6 +5,29 @@ use umvu_interface::ModuleDescriptor;
 /// Every module that `vu_insmod` and `umvu -m` can load.
 pub static MODULES: &[&ModuleDescriptor] = &[&umvu_viewfs::MODULE, &umvu_unrealuid::MODULE];
 
+/// Splits what `-m` was given into modules with their options: a word behind a comma is a module of its own if it is
+/// the name of one, an option of the module before it otherwise.
+pub fn split(given: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
+    let is_module = |word: &[u8]| {
+        MODULES.iter().any(|m| m.name.as_bytes() == word || m.aliases.iter().any(|alias| alias.as_bytes() == word))
+    };
+    let mut out: Vec<Vec<u8>> = Vec::new();
+    for text in given {
+        let mut is_first = true;
+        for word in text.split(|byte| *byte == b',') {
+            match out.last_mut() {
+                Some(last) if !is_first && !is_module(word) => {
+                    last.push(b',');
+                    last.extend_from_slice(word);
+                }
+                _ => out.push(word.to_vec()),
+            }
+            is_first = false;
+        }
+    }
+    out
+}
+
 /// Describes the modules and their options for `--help` and the man page of umvu.
 pub fn help() -> String {
     let mut text = String::from("Modules:\n");
@@ -20,6 +43,12 @@ pub fn help() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_behind_a_comma_is_a_module_if_it_is_the_name_of_one() {
+        let given = [b"viewfs,unrealuid,keep".to_vec(), b"keep".to_vec()];
+        assert_eq!(split(given), [b"viewfs".to_vec(), b"unrealuid,keep".to_vec(), b"keep".to_vec()]);
+    }
 
     #[test]
     fn no_two_modules_share_a_name() {

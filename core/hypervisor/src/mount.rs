@@ -81,6 +81,21 @@ impl Mount {
         })
     }
 
+    /// Makes the same mount once more, to come with the mount it will be in.
+    pub fn carried_copy(&self, id: u64) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            root: self.root.clone(),
+            filesystem: self.filesystem.clone(),
+            kind: self.kind,
+            source: self.source.clone(),
+            fstype: self.fstype.clone(),
+            module: self.module,
+            flags: AtomicU64::new(self.flags().bits()),
+            origin: Origin::Carried,
+        })
+    }
+
     /// Whether it came with the mount it is in.
     pub fn is_carried(&self) -> bool {
         self.origin == Origin::Carried

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use umvu_host::{HostFs, HostInode};
 use umvu_interface::{
-    Capabilities, Errno, FileKind, Filesystem, InodeRef, LayerUse, MountError, MountFlags, MountRequest, Mounted,
-    Result, World,
+    Capabilities, Errno, FileKind, Filesystem, InnerMounts, InodeRef, LayerUse, MountError, MountFlags, MountRequest,
+    Mounted, Name, Result, World,
 };
 use umvu_ownership::Store;
 
@@ -280,7 +280,42 @@ fn new_mount(
     if call.state.view.identity().is_some() {
         mounted.filesystem.fake_ownership();
     }
-    attach(call, made(call, order, mounted, flags, MountKind::Tree, Some(module)), covered)
+    let inner = mounted.inner;
+    let mount = made(call, order, mounted, flags, MountKind::Tree, Some(module));
+    attach(call, mount.clone(), covered.clone())?;
+    if inner == InnerMounts::Shown {
+        let mut table = (*call.table()).clone();
+        show_inner(call, &mut table, &mount, &covered).map_err(|errno| fail(order.target, errno))?;
+        call.state.view.set_mounts(table);
+    }
+    Ok(())
+}
+
+/// Shows the mounts inside a covered tree at their places in the mount that covers it, which shows that tree.
+fn show_inner(call: &Call, table: &mut MountTable, mount: &Arc<Mount>, covered: &Location) -> Result<()> {
+    let base = covered.inode.path()?;
+    // Every procfs is covered anew, wherever it is.
+    for inner in submounts(table, covered).into_iter().filter(|m| m.kind != MountKind::Proc) {
+        let Some(at) = table.attachment(&inner).cloned() else { continue };
+        let path = at.covered.inode.path()?;
+        let Some(below) = crate::resolve::strip_prefix(&path, &base) else { continue };
+        let mut place = mount.root.clone();
+        for name in below.split(|b| *b == b'/') {
+            place = match place.lookup(&Name::new(name)?) {
+                Ok(found) => found,
+                // The new tree has no such place to show it at.
+                Err(_) => break,
+            };
+        }
+        if place.path()? != below {
+            continue;
+        }
+        let of = Location { mount: inner.clone(), inode: inner.root.clone() };
+        let copy = inner.carried_copy(call.supervisor.next_id());
+        table.attach(copy.clone(), Location { mount: mount.clone(), inode: place }, &name_of(&at.covered))?;
+        show_inner(call, table, &copy, &of)?;
+    }
+    Ok(())
 }
 
 fn made(
@@ -311,7 +346,8 @@ fn builtin(
 ) -> core::result::Result<Option<(Mounted, MountKind)>, MountError> {
     let done = |root: InodeRef, filesystem, kind| {
         let shown_type = order.fstype.to_vec();
-        Ok(Some((Mounted { root, filesystem, shown_type, flags: MountFlags::empty() }, kind)))
+        let (flags, inner) = (MountFlags::empty(), InnerMounts::Covered);
+        Ok(Some((Mounted { root, filesystem, shown_type, flags, inner }, kind)))
     };
     match order.fstype {
         b"tmpfs" | b"ramfs" => {

@@ -16,8 +16,8 @@ pub use inode::{
     SetTime, Stat, Timestamp, XattrSet,
 };
 pub use module::{
-    FilesystemType, Identity, LayerUse, LoadError, Loaded, Module, ModuleDescriptor, MountError, MountFlags,
-    MountRequest, Mounted, OptionHelp, World,
+    FilesystemType, Identity, InnerMounts, LayerUse, LoadError, Loaded, Module, ModuleDescriptor, MountError,
+    MountFlags, MountRequest, Mounted, OptionHelp, World,
 };
 pub use name::Name;
 pub use rustix::fs::OFlags;

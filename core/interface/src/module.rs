@@ -118,6 +118,17 @@ pub struct Mounted {
     pub shown_type: Vec<u8>,
     /// Flags that the type itself asks for, added to those of the request.
     pub flags: MountFlags,
+    /// What becomes of the mounts inside the tree that is covered.
+    pub inner: InnerMounts,
+}
+
+/// What becomes of the mounts inside a tree that is covered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InnerMounts {
+    /// They are covered with it.
+    Covered,
+    /// The new mount shows the covered tree, and them at their places in it.
+    Shown,
 }
 
 /// Why a file system cannot be mounted: an errno for mount(2), a line for people.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use umvu_interface::{
-    Creation, Errno, FileKind, InodeRef, LayerUse, MountError, MountFlags, MountRequest, Mounted, Name, World,
+    Creation, Errno, FileKind, InnerMounts, InodeRef, LayerUse, MountError, MountFlags, MountRequest, Mounted, Name,
+    World,
 };
 
 use crate::options::{self, Mode, Options, Ownership};
@@ -20,11 +21,16 @@ pub(crate) fn mount(request: &MountRequest<'_>, world: &dyn World, shown: &'stat
         Some(mode @ (Mode::Cow | Mode::MinCow)) => mounting.cow(mode)?,
         None => mounting.overlay()?,
     };
+    let inner = match options.mode {
+        Some(Mode::Merge | Mode::Cow | Mode::MinCow) => InnerMounts::Shown,
+        Some(Mode::Bind) | None => InnerMounts::Covered,
+    };
     let is_read_only = setup.upper.is_none() && setup.lowers.iter().all(|layer| layer.writes == Writes::Never);
     let union = UnionFs::new(setup)
         .map_err(|errno| MountError::new(errno, format!("{}: {}", quoted(request.target), cause(errno))))?;
     let flags = if is_read_only { MountFlags::READ_ONLY } else { MountFlags::empty() };
-    Ok(Mounted { root: umvu_interface::Filesystem::root(&*union), filesystem: union, shown_type: shown.into(), flags })
+    let root = umvu_interface::Filesystem::root(&*union);
+    Ok(Mounted { root, filesystem: union, shown_type: shown.into(), flags, inner })
 }
 
 struct Mounting<'a> {
@@ -37,7 +43,8 @@ impl Mounting<'_> {
     fn bind(&self, shown: &str) -> Result<Mounted, MountError> {
         let root = self.resolve(self.request.source)?;
         let filesystem = root.filesystem();
-        Ok(Mounted { root, filesystem, shown_type: shown.into(), flags: MountFlags::empty() })
+        let (flags, inner) = (MountFlags::empty(), InnerMounts::Covered);
+        Ok(Mounted { root, filesystem, shown_type: shown.into(), flags, inner })
     }
 
     fn bind_with_exceptions(&self) -> Result<Setup, MountError> {
