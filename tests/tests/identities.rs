@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 
 use nix::unistd::{setegid, seteuid, setgroups, Gid, Uid};
 use rustix::fs::{accessat, chownat, link, mkdir, rename, Access, AtFlags, Mode, CWD};
@@ -13,6 +13,9 @@ behaviours! {
     in_guest at ROOT {
         a_write_by_another_user_takes_the_set_id_bits,
         a_write_by_root_leaves_the_set_id_bits,
+        opening_for_writing_leaves_the_set_id_bits,
+        a_write_to_a_new_file_takes_the_set_id_bits,
+        bits_that_are_set_again_stay,
         a_truncation_by_another_user_takes_the_set_id_bits,
         set_gid_without_execution_is_lost_outside_of_the_group,
         access_judges_the_way_by_the_real_ids,
@@ -62,6 +65,32 @@ fn a_write_by_another_user_takes_the_set_id_bits() {
 
 fn a_write_by_root_leaves_the_set_id_bits() {
     file("program", 0o6755);
+    write("program");
+    assert_eq!(mode("program"), 0o6755);
+}
+
+fn opening_for_writing_leaves_the_set_id_bits() {
+    file("program", 0o6777);
+    as_other(|| drop(OpenOptions::new().write(true).open("program").expect("open for writing")));
+    assert_eq!(mode("program"), 0o6777);
+}
+
+fn a_write_to_a_new_file_takes_the_set_id_bits() {
+    works(mkdir("open", Mode::from_raw_mode(0o777)));
+    fs::set_permissions("open", fs::Permissions::from_mode(0o777)).expect("chmod");
+    as_other(|| {
+        let mut program = OpenOptions::new().write(true).create_new(true).mode(0o4755).open("open/p").expect("open");
+        assert_eq!(mode("open/p"), 0o4755);
+        program.write_all(b"x").expect("write");
+        assert_eq!(mode("open/p"), 0o755);
+        assert_eq!(program.metadata().expect("fstat").mode() & 0o7777, 0o755);
+    });
+}
+
+fn bits_that_are_set_again_stay() {
+    file("program", 0o6777);
+    as_other(|| write("program"));
+    fs::set_permissions("program", fs::Permissions::from_mode(0o6755)).expect("chmod");
     write("program");
     assert_eq!(mode("program"), 0o6755);
 }

@@ -3,7 +3,7 @@
 use rustix::fs::{chownat, ftruncate, utimensat, AtFlags, Gid, OFlags, Timespec, Timestamps, Uid};
 use rustix::fs::{UTIME_NOW, UTIME_OMIT};
 use umvu_interface::{Caller, Errno, FileKind, Inode, Result, SetAttr, SetTime};
-use umvu_ownership::{Override, Store};
+use umvu_ownership::{Key, Override, Store};
 
 use crate::create::real_mode;
 use crate::filesystem::kind;
@@ -37,6 +37,9 @@ impl HostInode {
             return Err(Errno::OPNOTSUPP);
         }
         self.fs().update(store, self.fd(), &host, |shown| changed(shown, change))?;
+        if change.mode.is_some() {
+            self.fs().watched().forget(&Key::from_statx(&host));
+        }
         if host.stx_uid != rustix::process::geteuid().as_raw() {
             // The host's mode is another user's business.
             return Ok(());
@@ -81,6 +84,7 @@ impl HostInode {
             FileKind::Directory => return Err(Errno::ISDIR),
             _ => return Err(Errno::INVAL),
         }
+        self.fs().unwatch_writes(self.fd())?;
         match ftruncate(self.fd(), size) {
             // The descriptor is no more than a name, or cannot write.
             Err(Errno::BADF | Errno::INVAL) => ftruncate(self.reopen(OFlags::WRONLY)?, size),

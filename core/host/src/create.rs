@@ -10,6 +10,7 @@ use umvu_ownership::{FakeKind, Key, Override, Store};
 use crate::filesystem::{kind, mode, statx};
 use crate::inode::owner_bits;
 use crate::names::whiteout;
+use crate::set_id::lost_by_writing;
 use crate::{procfd, HostInode};
 
 /// What open(2) is asked for beside the flags of a guest when a file is made.
@@ -67,6 +68,7 @@ impl HostInode {
                 let shown = self.new_owner(caller, &Creation::Regular { mode })?;
                 let path = self.faked_file(&store, name, shown)?;
                 let fd = procfd::reopen(path.as_fd(), flags - CREATION_FLAGS)?;
+                self.fs().watch_writes(fd.as_fd(), lost_by_writing(caller, flags, &shown))?;
                 Ok((self.sibling(path), fd))
             }
         }
@@ -87,6 +89,7 @@ impl HostInode {
         let shown = self.new_owner(caller, &Creation::Regular { mode })?;
         let fd = make(real_mode(mode, FileKind::Regular))?;
         record(&store, fd.as_fd(), shown)?;
+        self.fs().watch_writes(fd.as_fd(), lost_by_writing(caller, flags, &shown))?;
         Ok(fd)
     }
 

@@ -10,6 +10,7 @@ use umvu_interface::{Caller, Errno, FileKind, Filesystem, FsStat, Inode, InodeRe
 use umvu_ownership::{FakeKind, Key, Medium, Override, Store};
 
 use crate::seen::Seen;
+use crate::set_id::Watched;
 use crate::{procfd, HostInode};
 
 /// Fields asked of statx(2) for an inode.
@@ -24,6 +25,7 @@ pub struct HostFs {
     device: Option<u64>,
     ownership: ArcSwapOption<Store>,
     seen: Seen,
+    watched: Watched,
     /// The last path of the root on the host that was read.
     root_path: ArcSwap<Vec<u8>>,
 }
@@ -63,6 +65,7 @@ impl HostFs {
             device,
             ownership: ArcSwapOption::new(ownership),
             seen: Seen::default(),
+            watched: Watched::default(),
             root_path: ArcSwap::default(),
         })
     }
@@ -99,6 +102,11 @@ impl HostFs {
         } else {
             None
         }
+    }
+
+    /// Gives the files that wait for a write.
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.watched
     }
 
     pub(crate) fn root_fd(&self) -> BorrowedFd<'_> {
@@ -184,7 +192,7 @@ impl HostFs {
         let mut stat = as_stat(host);
         stat.dev = self.shown_dev(stat.dev);
         if let Some(found) = self.override_of(fd, host)? {
-            apply(&mut stat, &found);
+            apply(&mut stat, &self.after_writes(fd, host, found)?);
         }
         Ok(stat)
     }
@@ -198,6 +206,7 @@ impl HostFs {
     pub(crate) fn forget(&self, removed: &Removed) {
         let store = self.store();
         let Some(store) = &*store else { return };
+        self.watched.forget(&removed.key);
         if let Err(errno) = store.remove(removed.fd.as_fd(), &removed.key, removed.mode) {
             // The name is gone, and its key is never used again.
             tracing::warn!(ino = removed.key.ino, %errno, "the owner of a removed object stays recorded");

@@ -7,12 +7,13 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Mode, OFlags, RawDir, ResolveFlags, Statx};
 use umvu_interface::{
-    Caller, Creation, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, Opened, RemoveKind, RenameFlags,
-    Result, SetAttr, Stat, XattrSet,
+    Caller, Capabilities, Creation, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, Opened, RemoveKind,
+    RenameFlags, Result, SetAttr, Stat, XattrSet,
 };
 use umvu_ownership::FakeKind;
 
 use crate::filesystem::{kind, mode, statx};
+use crate::set_id::lost_by_writing;
 use crate::{device, procfd, HostFs};
 
 /// How often a path is looked up again when the kernel lost a race against a rename.
@@ -184,19 +185,26 @@ impl Inode for HostInode {
         Ok(path)
     }
 
-    fn open(&self, _caller: &Caller<'_>, flags: OFlags) -> Result<Opened> {
+    fn open(&self, caller: &Caller<'_>, flags: OFlags) -> Result<Opened> {
+        let mut lost = 0;
         if self.host_kind()? == FileKind::Regular && self.fs.has_overrides() {
             let host = self.host()?;
             // What stands for a device is empty, which saves most files the look into the store.
-            if host.stx_size == 0 {
+            if host.stx_size == 0 || !caller.credentials.capable(Capabilities::FSETID) {
                 if let Some(found) = self.fs.override_of(self.fd(), &host)? {
                     if found.kind != FakeKind::Same {
                         return device::open(found.kind, flags).map(Opened::File);
                     }
+                    lost = lost_by_writing(caller, flags, &found);
                 }
             }
+            if lost == 0 && (flags & OFlags::ACCMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC)) {
+                self.fs.unwatch_writes(self.fd())?;
+            }
         }
-        self.reopen(flags - (OFlags::CREATE | OFlags::EXCL)).map(Opened::File)
+        let file = self.reopen(flags - (OFlags::CREATE | OFlags::EXCL))?;
+        self.fs.watch_writes(file.as_fd(), lost)?;
+        Ok(Opened::File(file))
     }
 
     fn create(&self, caller: &Caller<'_>, name: &Name, what: &Creation<'_>) -> Result<InodeRef> {

@@ -15,6 +15,7 @@ mod inode;
 mod names;
 mod procfd;
 mod seen;
+mod set_id;
 mod xattr;
 
 pub use filesystem::HostFs;

@@ -278,7 +278,8 @@ fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outcome {
             return Ok(Reply::Descriptor(readable(&text)?, how.close_on_exec()));
         }
     }
-    let strips = if writes { stripped_mode(call, place)? } else { None };
+    let truncates = writes && flags.contains(OFlags::TRUNC);
+    let strips = if truncates { stripped_mode(call, place)? } else { None };
     let flags = flags & !(OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::DIRECTORY);
     if kind == FileKind::Fifo && !flags.contains(OFlags::NONBLOCK) {
         let place = place.clone();
@@ -295,8 +296,7 @@ fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outcome {
     hand_out(place, opened, how)
 }
 
-/// The mode without the set-id bits that the first write of a faked identity takes away, `file_remove_privs` of
-/// `fs/inode.c`: writes are not seen here, so the bits go when the file is opened for them.
+/// The mode without the set-id bits that a truncation by a faked identity takes away: `do_truncate` of `fs/open.c`.
 fn stripped_mode(call: &Call, place: &Location) -> Result<Option<u32>> {
     let who = call.credentials();
     if place.inode.kernel_checks() || who.capable(Capabilities::FSETID) {
