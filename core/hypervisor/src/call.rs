@@ -224,7 +224,10 @@ impl Call {
     /// # Errors
     /// - `ESRCH`: it is gone.
     pub fn change_state(&self, change: impl FnOnce(&mut ProcessState)) -> Result<()> {
-        let mut state = (*self.state).clone();
+        // Another thread of the process may have changed the record since this call began.
+        let _changing = self.supervisor.states.changing();
+        let current = umvu_sys::guest::state_number(self.tid()).and_then(|n| self.supervisor.states.get(n))?;
+        let mut state = (*current).clone();
         change(&mut state);
         let number = self.supervisor.states.number(state);
         umvu_sys::guest::set_state_number(self.tid(), number)

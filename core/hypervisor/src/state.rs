@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use umvu_interface::{Credentials, Errno, Result};
 
 use crate::mount::Location;
@@ -90,6 +90,7 @@ impl Hash for ProcessState {
 #[derive(Default)]
 pub struct States {
     inner: RwLock<Inner>,
+    changing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -108,6 +109,11 @@ struct Entry {
 }
 
 impl States {
+    /// Held from the reading of a process's number to the setting of another.
+    pub fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock()
+    }
+
     /// Gives the record of a number.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use umvu_interface::{may_access, Access, Capabilities, Credentials, Errno, FileKind, Ids, MountFlags, Result, Stat};
+use umvu_interface::{may_access, Access, Credentials, Errno, FileKind, Ids, MountFlags, Result, Stat};
 
 use crate::call::{Call, EmptyPath, Outcome, Reply, DONE};
 use crate::fs::proc::ProcInode;
@@ -223,7 +223,6 @@ fn by_real_ids(credentials: &Credentials) -> Credentials {
     if judged.securebits & NO_SETUID_FIXUP == 0 {
         judged.capabilities.effective = if judged.uid.real == 0 { judged.capabilities.permitted } else { 0 };
     }
-    let _ = Capabilities::ALL;
     judged
 }
 
