@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unused_imports)] // Each test program uses its part.
 
+pub mod random;
 mod tree;
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -37,6 +38,20 @@ impl Bed {
         std::fs::create_dir(&path).unwrap();
         let host = HostFs::new(open(&path), None, None);
         Self { path, host, faked: false }
+    }
+
+    /// A bed that another process has made, and will remove.
+    pub fn of(path: PathBuf) -> std::mem::ManuallyDrop<Self> {
+        rustix::process::umask(rustix::fs::Mode::empty());
+        let host = HostFs::new(open(&path), None, None);
+        std::mem::ManuallyDrop::new(Self { path, host, faked: false })
+    }
+
+    /// A bed whose world is the host's whole tree; paths of mounts begin at its root.
+    pub fn whole() -> Self {
+        let mut bed = Self::new();
+        bed.host = HostFs::new(open(Path::new("/")), None, None);
+        bed
     }
 
     pub fn faked() -> Self {
