@@ -113,8 +113,8 @@ impl Tree {
         if self.find(path)?.kind()? != FileKind::Directory {
             return self.rm(path);
         }
-        for entry in self.ls(path)? {
-            self.rm_r(&format!("{path}/{entry}"))?;
+        for entry in self.find(path)?.read_dir()? {
+            self.rm_r(&format!("{path}/{}", String::from_utf8(entry.name.to_vec()).unwrap()))?;
         }
         self.rmdir(path)
     }
