@@ -4,9 +4,8 @@ use std::fs;
 use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 
 use rustix::fs::{
-    chmodat, chownat, fgetxattr, fsetxattr, futimens, getxattr, listxattr, lstat, mkdir, open, removexattr, setxattr,
-    stat, statfs, statvfs, statx, utimensat, AtFlags, Mode, OFlags, StatxFlags, Timespec, Timestamps, XattrFlags, CWD,
-    UTIME_NOW, UTIME_OMIT,
+    chmodat, chownat, futimens, lstat, mkdir, open, stat, statfs, statvfs, statx, utimensat, AtFlags, Mode, OFlags,
+    StatxFlags, Timespec, Timestamps, CWD, UTIME_NOW, UTIME_OMIT,
 };
 use rustix::io::Errno;
 use umvu_tests::{behaviours, fails, works, Runner};
@@ -23,13 +22,6 @@ behaviours! {
         times_of_a_link_are_its_own,
         times_with_bad_nanoseconds_are_einval,
         times_before_1970_work,
-        an_attribute_is_set_read_listed_and_removed,
-        attribute_flags_are_kept,
-        attribute_names_need_a_known_namespace,
-        attributes_of_links_are_eperm,
-        an_attribute_buffer_that_is_too_small_is_erange,
-        an_empty_attribute_is_not_a_missing_one,
-        attributes_work_on_descriptors_and_directories,
         statx_agrees_with_stat,
         statx_fills_only_what_it_says,
         statx_refuses_unknown_bits,
@@ -45,11 +37,9 @@ behaviours! {
     }
     in_guest at USER {
         chown_to_another_is_eperm,
-        trusted_attributes_need_privilege,
-        a_strangers_attributes_are_refused,
+        a_strangers_times_and_size_are_refused,
     }
     from_outside at EVERYWHERE {
-        acls_are_kept_and_shown,
         a_copy_with_all_attributes_is_the_same,
     }
 }
@@ -171,82 +161,6 @@ fn times_before_1970_work() {
     file("file");
     works(utimensat(CWD, "file", &at(-1000, 5), AtFlags::empty()));
     assert_eq!(works(fs::metadata("file")).mtime(), -1000);
-}
-
-fn read_attribute(path: &str, name: &str) -> Result<Vec<u8>, Errno> {
-    let mut value = vec![0; 65536];
-    let length = getxattr(path, name, &mut value[..])?;
-    value.truncate(length);
-    Ok(value)
-}
-
-fn an_attribute_is_set_read_listed_and_removed() {
-    file("file");
-    fails(Errno::NODATA, read_attribute("file", "user.name"));
-    works(setxattr("file", "user.name", b"value\0\xff", XattrFlags::empty()));
-    works(setxattr("file", "user.other", b"", XattrFlags::empty()));
-    assert_eq!(works(read_attribute("file", "user.name")), b"value\0\xff");
-    let mut names = vec![0; 4096];
-    let length = works(listxattr("file", &mut names[..]));
-    let mut names: Vec<_> =
-        names[..length].split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.")).collect();
-    names.sort();
-    assert_eq!(names, [&b"user.name"[..], b"user.other"]);
-    works(removexattr("file", "user.name"));
-    fails(Errno::NODATA, read_attribute("file", "user.name"));
-    fails(Errno::NODATA, removexattr("file", "user.name"));
-    fails(Errno::NOENT, read_attribute("missing", "user.name"));
-}
-
-fn attribute_flags_are_kept() {
-    file("file");
-    fails(Errno::NODATA, setxattr("file", "user.name", b"1", XattrFlags::REPLACE));
-    works(setxattr("file", "user.name", b"1", XattrFlags::CREATE));
-    fails(Errno::EXIST, setxattr("file", "user.name", b"2", XattrFlags::CREATE));
-    works(setxattr("file", "user.name", b"3", XattrFlags::REPLACE));
-    fails(Errno::INVAL, setxattr("file", "user.name", b"3", XattrFlags::from_bits_retain(4)));
-    assert_eq!(works(read_attribute("file", "user.name")), b"3");
-}
-
-fn attribute_names_need_a_known_namespace() {
-    file("file");
-    fails(Errno::OPNOTSUPP, setxattr("file", "name", b"1", XattrFlags::empty()));
-    fails(Errno::OPNOTSUPP, setxattr("file", "nobody.name", b"1", XattrFlags::empty()));
-    fails(Errno::OPNOTSUPP, read_attribute("file", "nobody.name"));
-    fails(Errno::RANGE, setxattr("file", format!("user.{}", "n".repeat(251)), b"1", XattrFlags::empty()));
-    fails(Errno::RANGE, setxattr("file", "", b"1", XattrFlags::empty()));
-    fails(Errno::TOOBIG, setxattr("file", "user.name", &vec![0; 65537], XattrFlags::empty()));
-    works(setxattr("file", format!("user.{}", "n".repeat(250)), b"1", XattrFlags::empty()));
-}
-
-fn attributes_of_links_are_eperm() {
-    works(symlink("missing", "link"));
-    fails(Errno::PERM, rustix::fs::lsetxattr("link", "user.name", b"1", XattrFlags::empty()));
-    fails(Errno::NOENT, read_attribute("link", "user.name"));
-}
-
-fn an_attribute_buffer_that_is_too_small_is_erange() {
-    file("file");
-    works(setxattr("file", "user.name", b"12345", XattrFlags::empty()));
-    fails(Errno::RANGE, getxattr("file", "user.name", &mut [0; 4][..]));
-    fails(Errno::RANGE, listxattr("file", &mut [0; 4][..]));
-}
-
-fn an_empty_attribute_is_not_a_missing_one() {
-    file("file");
-    works(setxattr("file", "user.name", b"", XattrFlags::empty()));
-    assert_eq!(works(read_attribute("file", "user.name")), b"");
-}
-
-fn attributes_work_on_descriptors_and_directories() {
-    works(mkdir("dir", Mode::RWXU));
-    let dir = works(open("dir", OFlags::RDONLY, Mode::empty()));
-    works(fsetxattr(&dir, "user.name", b"dir", XattrFlags::empty()));
-    assert_eq!(works(read_attribute("dir", "user.name")), b"dir");
-    let mut value = [0; 8];
-    assert_eq!(works(fgetxattr(&dir, "user.name", &mut value[..])), 3);
-    let path = works(open("dir", OFlags::PATH, Mode::empty()));
-    fails(Errno::BADF, fgetxattr(&path, "user.name", &mut value[..]));
 }
 
 fn statx_agrees_with_stat() {
@@ -387,14 +301,7 @@ fn chown_to_another_is_eperm() {
     assert_eq!(mode_of("file"), 0o755);
 }
 
-fn trusted_attributes_need_privilege() {
-    file("file");
-    fails(Errno::PERM, setxattr("file", "trusted.name", b"1", XattrFlags::empty()));
-    fails(Errno::NODATA, read_attribute("file", "trusted.name"));
-}
-
-fn a_strangers_attributes_are_refused() {
-    fails(Errno::ACCESS, setxattr("/etc/passwd", "user.name", b"1", XattrFlags::empty()));
+fn a_strangers_times_and_size_are_refused() {
     fails(Errno::ACCESS, utimensat(CWD, "/etc/passwd", &at_now(), AtFlags::empty()));
     fails(Errno::PERM, utimensat(CWD, "/etc/passwd", &at(1, 1), AtFlags::empty()));
     fails(Errno::ACCESS, truncate("/etc/passwd", 0));
@@ -402,14 +309,6 @@ fn a_strangers_attributes_are_refused() {
 
 fn at_now() -> Timestamps {
     at(0, UTIME_NOW)
-}
-
-fn acls_are_kept_and_shown(r: &Runner) {
-    let script = "touch file; setfacl -m u:daemon:r-x,g:bin:-w- file; getfacl -nc file; stat -c %A file";
-    let shown = r.bash(script).line();
-    assert!(shown.contains("user:1:r-x") && shown.contains("group:2:-w-") && shown.contains("mask::rwx"), "{shown}");
-    let inherited = r.bash("mkdir dir; setfacl -d -m u:daemon:rwx dir; mkdir dir/sub; getfacl -nc dir/sub").line();
-    assert!(inherited.contains("default:user:1:rwx"), "{inherited}");
 }
 
 fn a_copy_with_all_attributes_is_the_same(r: &Runner) {

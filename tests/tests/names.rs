@@ -1,32 +1,16 @@
 //! Making, moving and removing names: link, unlink, rename, mkdir, rmdir, symlink, mknod.
 
 use std::fs;
-use std::os::unix::fs::{symlink, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{symlink, FileTypeExt, PermissionsExt};
 
 use rustix::fs::{
-    linkat, lstat, mkdir, mknodat, open, rename, renameat_with, rmdir, stat, unlink, unlinkat, AtFlags, FileType, Mode,
-    OFlags, RenameFlags, CWD,
+    linkat, lstat, mkdir, mknodat, open, rename, rmdir, stat, unlink, unlinkat, AtFlags, FileType, Mode, OFlags, CWD,
 };
 use rustix::io::Errno;
 use umvu_tests::{behaviours, fails, works};
 
 behaviours! {
     in_guest at EVERYWHERE {
-        rename_moves_a_file_with_its_inode,
-        rename_replaces_a_file_at_once,
-        rename_to_another_link_of_the_file_changes_nothing,
-        rename_of_a_directory_keeps_what_is_inside,
-        rename_replaces_an_empty_directory_alone,
-        rename_of_a_file_over_a_directory_is_eisdir,
-        rename_of_a_directory_over_a_file_is_enotdir,
-        rename_into_itself_is_einval,
-        rename_of_dot_is_ebusy,
-        rename_of_a_link_moves_the_link,
-        rename_with_trailing_slashes_wants_directories,
-        rename_across_file_systems_is_exdev,
-        rename_noreplace_refuses_what_exists,
-        rename_exchange_swaps_any_two,
-        rename_flags_are_checked_in_order,
         link_makes_a_second_name,
         link_refuses_directories_and_what_exists,
         link_of_a_link_is_the_link_unless_followed,
@@ -69,143 +53,6 @@ fn listed(path: &str) -> Vec<String> {
         works(fs::read_dir(path)).flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
-}
-
-fn rename_moves_a_file_with_its_inode() {
-    file("old");
-    let before = inode("old");
-    works(rename("old", "new"));
-    assert_eq!(inode("new"), before);
-    assert_eq!(contents("new"), "old");
-    fails(Errno::NOENT, stat("old"));
-    assert_eq!(listed("."), ["new"]);
-    fails(Errno::NOENT, rename("old", "new"));
-    fails(Errno::NOENT, rename("new", "missing/new"));
-}
-
-fn rename_replaces_a_file_at_once() {
-    file("one");
-    file("two");
-    let replaced = works(fs::File::open("two"));
-    works(rename("one", "two"));
-    assert_eq!(contents("two"), "one");
-    assert_eq!(works(replaced.metadata()).nlink(), 0);
-    assert_eq!(listed("."), ["two"]);
-}
-
-fn rename_to_another_link_of_the_file_changes_nothing() {
-    file("one");
-    works(fs::hard_link("one", "two"));
-    works(rename("one", "two"));
-    assert_eq!(listed("."), ["one", "two"]);
-    works(rename("one", "one"));
-    assert_eq!(works(stat("one")).st_nlink, 2);
-}
-
-fn rename_of_a_directory_keeps_what_is_inside() {
-    works(fs::create_dir_all("old/sub"));
-    file("old/sub/file");
-    works(mkdir("other", Mode::RWXU));
-    works(rename("old", "other/new"));
-    assert_eq!(contents("other/new/sub/file"), "old/sub/file");
-    assert_eq!(inode("other/new/.."), inode("other"));
-    fails(Errno::NOENT, stat("old"));
-}
-
-fn rename_replaces_an_empty_directory_alone() {
-    works(mkdir("dir", Mode::RWXU));
-    works(mkdir("empty", Mode::RWXU));
-    works(fs::create_dir_all("full/sub"));
-    fails(Errno::NOTEMPTY, rename("dir", "full"));
-    works(rename("dir", "empty"));
-    assert_eq!(listed("."), ["empty", "full"]);
-    // The parent of what is moved is never empty.
-    fails(Errno::NOTEMPTY, rename("full/sub", "full"));
-}
-
-fn rename_of_a_file_over_a_directory_is_eisdir() {
-    file("file");
-    works(mkdir("dir", Mode::RWXU));
-    fails(Errno::ISDIR, rename("file", "dir"));
-}
-
-fn rename_of_a_directory_over_a_file_is_enotdir() {
-    file("file");
-    works(mkdir("dir", Mode::RWXU));
-    fails(Errno::NOTDIR, rename("dir", "file"));
-    fails(Errno::NOTDIR, rename("dir", "file/x"));
-}
-
-fn rename_into_itself_is_einval() {
-    works(fs::create_dir_all("dir/sub"));
-    fails(Errno::INVAL, rename("dir", "dir/sub/new"));
-    fails(Errno::INVAL, rename("dir", "dir/new"));
-    works(rename("dir", "dir"));
-}
-
-fn rename_of_dot_is_ebusy() {
-    works(mkdir("dir", Mode::RWXU));
-    fails(Errno::BUSY, rename(".", "new"));
-    fails(Errno::BUSY, rename("dir/..", "new"));
-    fails(Errno::BUSY, rename("dir", "."));
-    fails(Errno::BUSY, rename("/", "new"));
-}
-
-fn rename_of_a_link_moves_the_link() {
-    file("file");
-    works(symlink("file", "link"));
-    works(rename("link", "moved"));
-    assert!(works(fs::symlink_metadata("moved")).is_symlink());
-    works(rename("file", "moved"));
-    assert!(works(fs::symlink_metadata("moved")).is_file());
-}
-
-fn rename_with_trailing_slashes_wants_directories() {
-    file("file");
-    works(mkdir("dir", Mode::RWXU));
-    fails(Errno::NOTDIR, rename("file", "new/"));
-    fails(Errno::NOTDIR, rename("file/", "new"));
-    works(rename("dir/", "newdir/"));
-    assert_eq!(listed("."), ["file", "newdir"]);
-}
-
-fn rename_across_file_systems_is_exdev() {
-    file("file");
-    let elsewhere = format!("/dev/shm/umvu-tests.{}", std::process::id());
-    fails(Errno::XDEV, rename("file", elsewhere.as_str()));
-    fails(Errno::XDEV, linkat(CWD, "file", CWD, elsewhere.as_str(), AtFlags::empty()));
-    // Both parents are walked first; a missing source is told after them.
-    fails(Errno::XDEV, rename("missing", elsewhere.as_str()));
-    fails(Errno::NOENT, rename("file", "/dev/shm/missing/new"));
-}
-
-fn rename_noreplace_refuses_what_exists() {
-    file("one");
-    file("two");
-    fails(Errno::EXIST, renameat_with(CWD, "one", CWD, "two", RenameFlags::NOREPLACE));
-    fails(Errno::EXIST, renameat_with(CWD, "one", CWD, "one", RenameFlags::NOREPLACE));
-    works(renameat_with(CWD, "one", CWD, "three", RenameFlags::NOREPLACE));
-    assert_eq!(listed("."), ["three", "two"]);
-}
-
-fn rename_exchange_swaps_any_two() {
-    file("file");
-    works(fs::create_dir_all("dir/sub"));
-    let (file_inode, dir_inode) = (inode("file"), inode("dir"));
-    works(renameat_with(CWD, "file", CWD, "dir", RenameFlags::EXCHANGE));
-    assert_eq!((inode("dir"), inode("file")), (file_inode, dir_inode));
-    assert_eq!(listed("file"), ["sub"]);
-    fails(Errno::NOENT, renameat_with(CWD, "file", CWD, "missing", RenameFlags::EXCHANGE));
-    fails(Errno::INVAL, renameat_with(CWD, "file", CWD, "file/sub", RenameFlags::EXCHANGE));
-}
-
-fn rename_flags_are_checked_in_order() {
-    file("file");
-    let both = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE;
-    fails(Errno::INVAL, renameat_with(CWD, "missing", CWD, "new", both));
-    fails(Errno::INVAL, renameat_with(CWD, "missing", CWD, "new", RenameFlags::from_bits_retain(8)));
-    fails(Errno::INVAL, renameat_with(CWD, "missing", CWD, "new", RenameFlags::EXCHANGE | RenameFlags::WHITEOUT));
-    fails(Errno::NOENT, renameat_with(CWD, "missing", CWD, "new", RenameFlags::empty()));
 }
 
 fn link_makes_a_second_name() {
