@@ -54,6 +54,14 @@ impl Threads {
     }
 }
 
+/// The parent of a process or thread: the fourth field of proc_pid_stat(5).
+pub fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let behind_name = &stat[stat.iter().rposition(|b| *b == b')')? + 1..];
+    let mut fields = behind_name.split(|b| *b == b' ').filter(|f| !f.is_empty());
+    std::str::from_utf8(fields.nth(1)?).ok()?.parse().ok()
+}
+
 /// Reads exactly `N` bytes.
 ///
 /// # Errors

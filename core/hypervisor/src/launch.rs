@@ -138,6 +138,7 @@ fn front(supervisor: u32, status: OwnedFd) -> Result<u8, StartError> {
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(StartError::system("signalfd"))?;
     let mut pipe = std::fs::File::from(status);
+    let leads_session = rustix::process::getsid(None) == Ok(rustix::process::getpid());
     let mut guest: Option<i32> = None;
     loop {
         let mut fds = [PollFd::new(&pipe, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
@@ -147,9 +148,11 @@ fn front(supervisor: u32, status: OwnedFd) -> Result<u8, StartError> {
         }
         let told = !fds[0].revents().is_empty();
         while let Ok(Some(info)) = signals.read_signal() {
-            let by_a_process = info.ssi_code <= 0;
             let signal = i32::try_from(info.ssi_signo).ok().and_then(Signal::from_named_raw);
-            if let (true, Some(signal), Some(pid)) = (by_a_process, signal, guest.and_then(Pid::from_raw)) {
+            // The kernel tells of a terminal that is gone only the leader of the session.
+            let is_hangup = signal == Some(Signal::HUP) && leads_session;
+            let is_for_guest = info.ssi_code <= 0 || is_hangup;
+            if let (true, Some(signal), Some(pid)) = (is_for_guest, signal, guest.and_then(Pid::from_raw)) {
                 if signal != Signal::CHILD {
                     let _ = rustix::process::kill_process(pid, signal);
                 }
@@ -229,16 +232,17 @@ fn supervise(
         Ok(()) => 0,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "umvu: {error}");
-            tell(&status, ENDED, 125);
+            let _ = tell(&status, ENDED, 125);
             1
         }
     }
 }
 
-fn tell(status: &OwnedFd, what: u8, value: i32) {
+/// Tells the front process something; it may have been killed.
+fn tell(status: &OwnedFd, what: u8, value: i32) -> rustix::io::Result<()> {
     let mut message = [what, 0, 0, 0, 0];
     message[1..].copy_from_slice(&value.to_ne_bytes());
-    let _ = rustix::io::write(status, &message);
+    rustix::io::write(status, &message).map(drop)
 }
 
 fn try_supervise(
@@ -276,15 +280,21 @@ fn try_supervise(
     for module in &config.load {
         view.insert(config.modules, module, false).map_err(|error| StartError::Message(error.to_string()))?;
     }
-    let number = supervisor.states.number(ProcessState::new(view));
+    let limit = umvu_sys::guest::state_number(guest).map_err(StartError::system("process state"))?;
+    let number = supervisor.states.first(ProcessState::new(view), limit);
     umvu_sys::guest::set_state_number(guest, number).map_err(StartError::system("process state"))?;
     let signals = watch_signals()?;
     Workers::start(supervisor.clone()).map_err(StartError::Thread)?;
-    tell(status, b'g', i32::try_from(guest).unwrap_or(0));
+    let _ = tell(status, b'g', i32::try_from(guest).unwrap_or(0));
     let _ = rustix::io::write(&go_out, b"g");
     drop(go_out);
-    reap(&supervisor, guest, status, &signals);
+    let untold = reap(&supervisor, guest, status, &signals);
     supervisor.placeholders.remove_directory();
+    if let Some(value) = untold {
+        // Who starts umvu again at once finds the layers free.
+        supervisor.close_views();
+        let _ = tell(status, ENDED, value);
+    }
     Ok(())
 }
 
@@ -349,10 +359,13 @@ fn watch_signals() -> Result<SignalFd, StartError> {
     SignalFd::with_flags(&child, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(StartError::system("signalfd"))
 }
 
-/// Reaps guests until there are none.
-fn reap(supervisor: &Supervisor, first: u32, status: &OwnedFd, signals: &SignalFd) {
+/// Reaps guests until there are none. Returns the status of the first if the front process does not know it yet: when
+/// it was the last.
+fn reap(supervisor: &Supervisor, first: u32, status: &OwnedFd, signals: &SignalFd) -> Option<i32> {
     let own_children = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::__WNOTHREAD;
-    let mut front_lives = true;
+    let is_first = |pid: nix::unistd::Pid| u32::try_from(pid.as_raw()) == Ok(first);
+    let mut front_waits = true;
+    let mut untold = None;
     loop {
         loop {
             let next = {
@@ -363,36 +376,42 @@ fn reap(supervisor: &Supervisor, first: u32, status: &OwnedFd, signals: &SignalF
                 Ok(WaitStatus::Exited(pid, value)) => Some((pid, value)),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => Some((pid, 128 + signal as i32)),
                 Ok(WaitStatus::Stopped(pid, signal)) => {
-                    if u32::try_from(pid.as_raw()) == Ok(first) {
-                        tell(status, STOPPED, signal as i32);
+                    if is_first(pid) {
+                        let _ = tell(status, STOPPED, signal as i32);
                     }
                     None
                 }
                 Ok(WaitStatus::StillAlive) => break,
                 Ok(_) | Err(nix::errno::Errno::EINTR) => None,
-                Err(_) => return,
+                Err(_) => return untold,
             };
-            match ended {
-                Some((pid, value)) if u32::try_from(pid.as_raw()) == Ok(first) => {
+            if let Some((pid, value)) = ended {
+                if is_first(pid) {
                     supervisor.ended.store(true, Ordering::Release);
-                    tell(status, ENDED, value);
-                    front_lives = false;
-                    // What outlives the first guest is a daemon: it keeps no terminal busy through us.
-                    detach_standard_streams(Streams::All);
+                    untold = Some(value);
                 }
-                _ => {}
             }
         }
+        if let Some(value) = untold.take() {
+            front_waits = false;
+            if tell(status, ENDED, value).is_err() {
+                // The front process was killed before.
+                kill_descendants();
+                return None;
+            }
+            // What outlives the first guest is a daemon: it keeps no terminal busy through us.
+            detach_standard_streams(Streams::All);
+        }
         let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(status, PollFlags::empty())];
-        let watched = if front_lives { &mut fds[..] } else { &mut fds[..1] };
+        let watched = if front_waits { &mut fds[..] } else { &mut fds[..1] };
         if poll(watched, None).is_err() {
             continue;
         }
         while let Ok(Some(_)) = signals.read_signal() {}
-        if front_lives && !fds[1].revents().is_empty() {
+        if front_waits && !fds[1].revents().is_empty() {
             // The front process was killed.
             kill_descendants();
-            return;
+            return None;
         }
     }
 }

@@ -8,7 +8,7 @@ use umvu_interface::{Errno, Result};
 
 use crate::call::Call;
 use crate::fs::proc::{Jump, Magic};
-use crate::mount::{Location, MountKind};
+use crate::mount::Location;
 use crate::resolve::{path_of, MagicLinks};
 use crate::state::ProcessState;
 
@@ -24,10 +24,11 @@ impl MagicLinks for Follower<'_> {
             Magic::SelfLink => Ok(Jump::Text(process_of(tid)?.to_string().into_bytes())),
             Magic::ThreadSelf => Ok(Jump::Text(format!("{}/task/{tid}", process_of(tid)?).into_bytes())),
             Magic::Cwd(pid) => match self.state_of(*pid) {
-                Some(state) if state.cwd.is_some() => {
-                    Ok(Jump::Place(state.cwd.as_ref().map(|c| c.location.clone()).ok_or(Errno::NOENT)?))
-                }
-                _ => self.host_object(*pid, "cwd"),
+                Some(state) => match &state.cwd {
+                    Some(cwd) => Ok(Jump::Place(cwd.location.clone())),
+                    None => Ok(Jump::Place(self.call.supervisor.host_cwd(self.call, *pid)?)),
+                },
+                None => self.host_object(*pid, "cwd"),
             },
             Magic::Root(pid) => match self.state_of(*pid) {
                 Some(state) => {
@@ -76,7 +77,9 @@ impl Follower<'_> {
                 return Ok(host);
             }
             if let Jump::Place(place) = self.follow(magic, tid)? {
-                return self.path_text(&place, host);
+                let entered = self.state_of(*pid).and_then(|s| s.cwd.as_ref()?.path.clone());
+                let recorded = if matches!(magic, Magic::Cwd(_)) { entered } else { None };
+                return self.path_text(&place, recorded.unwrap_or(host));
             }
         }
         if host.first() != Some(&b'/') {
@@ -99,20 +102,20 @@ impl Follower<'_> {
         Ok(self.call.supervisor.view_path(self.call, &host, mark).unwrap_or(host))
     }
 
-    fn path_text(&self, place: &Location, host: Vec<u8>) -> Result<Vec<u8>> {
+    /// The path of a place; `former` is what it was when it was entered.
+    fn path_text(&self, place: &Location, former: Vec<u8>) -> Result<Vec<u8>> {
         let table = self.call.table();
         match path_of(&table, &self.call.root(&table), place) {
             Ok(Some(path)) => Ok(path),
             Ok(None) => Ok(b"/".to_vec()),
-            Err(_) if place.mount.kind == MountKind::Host => Ok(host),
-            Err(_) => {
-                let mut gone = b"/".to_vec();
-                gone.extend_from_slice(b" (deleted)");
-                Ok(gone)
-            }
+            Err(_) if former.ends_with(DELETED) => Ok(former),
+            Err(_) => Ok([&former[..], DELETED].concat()),
         }
     }
 }
+
+/// What the kernel puts behind the path of what has been removed: `d_path` of `fs/d_path.c`.
+const DELETED: &[u8] = b" (deleted)";
 
 /// The process a thread belongs to.
 pub fn process_of(tid: u32) -> Result<u32> {

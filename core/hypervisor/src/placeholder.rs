@@ -4,7 +4,9 @@
 //! it with no help, `read` gives `EISDIR`, and its file offset is the position in the listing. The inode's end is
 //! told by inotify. Knows nothing of views.
 
+use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -34,6 +36,7 @@ pub struct Placeholders {
     serial: AtomicU64,
     by_inode: DashMap<u64, Arc<OpenDirectory>>,
     by_watch: DashMap<i32, u64>,
+    aliases: Mutex<HashMap<(Vec<u8>, Vec<u8>), PathBuf>>,
 }
 
 impl Placeholders {
@@ -62,6 +65,7 @@ impl Placeholders {
                         serial: AtomicU64::new(0),
                         by_inode: DashMap::new(),
                         by_watch: DashMap::new(),
+                        aliases: Mutex::default(),
                     });
                 }
                 Err(errno) => last = errno.into(),
@@ -82,11 +86,34 @@ impl Placeholders {
     /// # Errors
     /// - `ENOSPC`, `EMFILE`: the host's.
     pub fn make_directory(&self) -> Result<(OwnedFd, PathBuf)> {
-        let name = format!("t{}", self.serial.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{}", self.serial.fetch_add(1, Ordering::Relaxed));
         rustix::fs::mkdirat(&self.place, &name, Mode::RWXU)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.place, &name, flags, Mode::empty())?;
         Ok((fd, self.directory.join(name)))
+    }
+
+    /// Gives a path of the host that leads to `target` and ends in `name`: the kernel names a process after the path
+    /// that it executes.
+    ///
+    /// # Errors
+    /// - `ENOSPC`: the host's.
+    pub fn alias(&self, name: &[u8], target: &[u8]) -> Result<PathBuf> {
+        /// More than a user's programs; the oldest paths may still be about to be executed.
+        const MOST: usize = 1 << 16;
+        let mut aliases = self.aliases.lock();
+        let key = (name.to_vec(), target.to_vec());
+        if let Some(known) = aliases.get(&key) {
+            return Ok(known.clone());
+        }
+        if aliases.len() >= MOST {
+            return Err(umvu_interface::Errno::NOSPC);
+        }
+        let (fd, mut path) = self.make_directory()?;
+        rustix::fs::symlinkat(target, fd, name)?;
+        path.push(std::ffi::OsStr::from_bytes(name));
+        aliases.insert(key, path.clone());
+        Ok(path)
     }
 
     /// Makes a placeholder; `flags` are those of the guest's open that stay with a descriptor.

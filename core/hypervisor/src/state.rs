@@ -52,7 +52,9 @@ impl ProcessState {
 
     /// Whether the kernel's own answer about files and identities is the right one.
     pub fn is_plain(&self) -> bool {
-        self.root.is_none() && self.cwd.is_none() && self.credentials.is_none() && self.view.is_plain()
+        let has_own = self.root.is_some() || self.cwd.is_some() || self.credentials.is_some();
+        // With a limit of its own `/proc/PID/limits` has to be told otherwise than the kernel does.
+        !has_own && self.locks_limit.is_none() && self.view.is_plain()
     }
 }
 
@@ -122,6 +124,19 @@ impl States {
         self.inner.read().by_number.get(&number).map(|e| e.state.clone()).ok_or(Errno::SRCH)
     }
 
+    /// Records what the first guest has. Its number is the limit it came with, if none of ours can ever be equal:
+    /// then nothing in a view without modules shows that the limit is in use.
+    pub fn first(&self, state: ProcessState, limit: u64) -> u64 {
+        if limit < u64::MAX / 2 {
+            return self.number(state);
+        }
+        let mut inner = self.inner.write();
+        let state = Arc::new(state);
+        inner.numbers.insert(state.clone(), limit);
+        inner.by_number.insert(limit, Entry { state, seen: 0 });
+        limit
+    }
+
     /// Gives the number of a record, a new one if there is no equal record.
     pub fn number(&self, state: ProcessState) -> u64 {
         let mut inner = self.inner.write();
@@ -164,6 +179,13 @@ impl States {
             }
         }
         inner.swept_at = inner.by_number.len();
+    }
+
+    /// Drops all records.
+    pub fn clear(&self) {
+        let mut inner = self.inner.write();
+        inner.by_number.clear();
+        inner.numbers.clear();
     }
 
     /// All records, for changes that concern many processes.

@@ -133,14 +133,18 @@ impl Supervisor {
         self.states.get(umvu_sys::guest::state_number(pid).ok()?).ok()
     }
 
-    /// Whether a process runs under our filter: it has one, and is not us.
+    /// Whether a process descends from us, as all guests do: we adopt their orphans.
     fn is_guest(&self, pid: u32) -> bool {
-        if pid == std::process::id() {
-            return false;
+        let own = std::process::id();
+        let mut at = pid;
+        while at > 1 && at != own {
+            let Some(parent) = crate::guest::parent_of(at) else { return false };
+            if parent == own {
+                return true;
+            }
+            at = parent;
         }
-        std::fs::read(format!("/proc/{pid}/status")).is_ok_and(|s| {
-            s.split(|b| *b == b'\n').any(|l| l.strip_prefix(b"Seccomp:").is_some_and(|v| v.ends_with(b"2")))
-        })
+        false
     }
 
     /// Drops the records that no guest carries any more.
@@ -170,14 +174,7 @@ impl Supervisor {
     pub fn cwd(&self, call: &Call) -> Result<Location> {
         let generation = call.state.view.generation.load(Ordering::Acquire);
         let Some(cwd) = &call.state.cwd else {
-            let fd = rustix::fs::open(
-                format!("/proc/{}/cwd", call.tid()),
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?;
-            let path = rustix::fs::readlink(crate::guest::proc_path(fd.as_fd()), Vec::new())?.into_bytes();
-            let host = self.place_of(call, fd)?;
-            let location = self.entered_by_path(call, &path, 0).unwrap_or(host);
+            let location = self.host_cwd(call, call.tid())?;
             call.set_cwd(location.clone())?;
             return Ok(location);
         };
@@ -189,6 +186,23 @@ impl Supervisor {
         let location = newer.unwrap_or_else(|| cwd.location.clone());
         call.set_cwd(location.clone())?;
         Ok(location)
+    }
+
+    /// What the current directory that the kernel has for a process is in the caller's view.
+    pub fn host_cwd(&self, call: &Call, pid: u32) -> Result<Location> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(format!("/proc/{pid}/cwd"), flags, Mode::empty())?;
+        let path = rustix::fs::readlink(crate::guest::proc_path(fd.as_fd()), Vec::new())?.into_bytes();
+        let host = self.place_of(call, fd)?;
+        Ok(self.entered_by_path(call, &path, 0).unwrap_or(host))
+    }
+
+    /// Lets go of all mounts, when no guest is left.
+    pub fn close_views(&self) {
+        for state in self.states.all() {
+            state.view.set_mounts(MountTable::new(state.view.mounts.load().lowest_root().mount));
+        }
+        self.states.clear();
     }
 
     /// The directory at `path`, if a mount younger than `mount` shows it.

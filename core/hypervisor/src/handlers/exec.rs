@@ -5,12 +5,13 @@
 //! for the interpreter on the host.
 
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use umvu_interface::{Access, Capabilities, Credentials, Errno, FileKind, MountFlags, Result, Stat};
 
-use crate::call::{Call, EmptyPath, Outcome, Reply};
+use crate::call::{Call, EmptyPath, Fail, Outcome, Reply};
 use crate::handlers::open::permitted;
 use crate::mount::{Location, MountKind};
 use crate::redirect::{read_pointers, redirect, Argument, Element, Instead};
@@ -70,7 +71,7 @@ pub fn execveat(call: &Call) -> Outcome {
 }
 
 /// `do_open_execat` of `fs/exec.c`.
-fn may_execute(call: &Call, place: &Location) -> core::result::Result<(), crate::call::Fail> {
+fn may_execute(call: &Call, place: &Location) -> core::result::Result<(), Fail> {
     if place.inode.kind()? != FileKind::Regular {
         return Err(Errno::ACCESS.into());
     }
@@ -97,6 +98,7 @@ enum Format {
 
 fn execute(call: &Call, place: Location, shown: Vec<u8>, dirfd: i32, argv: u64, envp: u64) -> Outcome {
     may_execute(call, &place)?;
+    let asked = Asked { place: place.clone(), name: base_name(&shown).to_vec() };
     let mut program = place.clone();
     let mut program_shown = shown;
     let mut prefix: Vec<Vec<u8>> = Vec::new();
@@ -129,7 +131,7 @@ fn execute(call: &Call, place: Location, shown: Vec<u8>, dirfd: i32, argv: u64, 
                 if native && loader.is_none() {
                     return Ok(Reply::Continue);
                 }
-                return start(call, &program, &program_shown, loader, prefix, argv, envp);
+                return start(call, &asked, &program, &program_shown, loader, prefix, argv, envp);
             }
             Format::Unknown if native && prefix.is_empty() => return Ok(Reply::Continue),
             Format::Unknown => return Err(Errno::NOEXEC.into()),
@@ -138,9 +140,21 @@ fn execute(call: &Call, place: Location, shown: Vec<u8>, dirfd: i32, argv: u64, 
     Err(Errno::LOOP.into())
 }
 
+/// What execve was called with.
+struct Asked {
+    place: Location,
+    /// Last component of the path: the name of the process.
+    name: Vec<u8>,
+}
+
+fn base_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|b| *b == b'/').next().unwrap_or_default()
+}
+
 /// Starts a program by the host's path of it.
 fn start(
     call: &Call,
+    asked: &Asked,
     program: &Location,
     shown: &[u8],
     loader: Option<Location>,
@@ -174,26 +188,55 @@ fn start(
                 pointers = pointers.into_iter().skip(1).collect();
             }
             prefix = front;
-            return go(call, path, prefix, pointers, envp);
+            return go(call, asked, path, prefix, pointers, envp);
         }
     };
     if !prefix.is_empty() {
         pointers = pointers.into_iter().skip(1).collect();
     }
-    go(call, executed, prefix, pointers, envp)
+    go(call, asked, executed, prefix, pointers, envp)
 }
 
-fn go(call: &Call, path: Vec<u8>, prefix: Vec<Vec<u8>>, pointers: Vec<u64>, envp: u64) -> Outcome {
+fn go(call: &Call, asked: &Asked, path: Vec<u8>, prefix: Vec<Vec<u8>>, pointers: Vec<u64>, envp: u64) -> Outcome {
+    let path = named(call, &asked.name, path);
     let new = prefix.into_iter().map(Element::New);
     let argv = Argument::Strings(new.chain(pointers.into_iter().map(Element::There)).collect());
     let instead = Instead { nr: EXECVE, arguments: vec![Argument::String(path), argv, Argument::Word(envp)] };
     match redirect(call, &instead) {
-        Err(crate::call::Fail::Errno(Errno::PERM)) => {
-            tracing::warn!(tid = call.tid(), "a traced or undumpable process cannot execute a program of the view");
-            Err(Errno::PERM.into())
-        }
+        Err(Fail::Errno(Errno::PERM)) => traced(call, asked),
         other => other,
     }
+}
+
+/// The path, or another one to the same file, that names the process as the caller did.
+fn named(call: &Call, name: &[u8], path: Vec<u8>) -> Vec<u8> {
+    if base_name(&path) == name || name.is_empty() {
+        return path;
+    }
+    match call.supervisor.placeholders.alias(name, &path) {
+        Ok(alias) => alias.into_os_string().into_vec(),
+        Err(errno) => {
+            tracing::debug!(%errno, "the process is named after its interpreter");
+            path
+        }
+    }
+}
+
+/// Starts a program whose process somebody else traces: the kernel is given the host's path of what was asked for,
+/// and finds interpreters itself.
+fn traced(call: &Call, asked: &Asked) -> Outcome {
+    let path = host_path(&asked.place)?;
+    let short = call.supervisor.placeholders.alias(&asked.name, &path)?.into_os_string().into_vec();
+    let put = |path: &[u8]| super::exec_traced::put_path(call, path);
+    if u32::try_from(call.notification.nr) == Ok(EXECVE) && (put(&path).is_ok() || put(&short).is_ok()) {
+        return Ok(Reply::Continue);
+    }
+    tracing::warn!(
+        tid = call.tid(),
+        program = %asked.name.escape_ascii(),
+        "not executed: the process is traced or not dumpable, and the program is in a layer of the view"
+    );
+    Err(Errno::PERM.into())
 }
 
 /// The path by which the host's kernel reaches a file.

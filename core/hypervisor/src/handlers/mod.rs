@@ -9,6 +9,7 @@ use crate::call::{Call, Fail, Outcome, Reply};
 mod attribute;
 mod directory;
 pub mod exec;
+mod exec_traced;
 mod host;
 mod identity;
 mod mount;

@@ -356,7 +356,8 @@ fn open_directory(call: &Call, place: &Location, how: How) -> Outcome {
     }
     let fd = place.inode.host_fd().ok_or(Errno::IO)?;
     let flags = (how.flags | OFlags::CLOEXEC | OFlags::DIRECTORY) & !(OFlags::NOFOLLOW | OFlags::CREATE);
-    let fd = rustix::fs::openat(fd, ".", flags, Mode::empty())?;
+    // Not by ".", which would need search permission.
+    let fd = rustix::fs::open(crate::guest::proc_path(fd), flags, Mode::empty())?;
     Ok(Reply::Descriptor(fd, how.close_on_exec()))
 }
 

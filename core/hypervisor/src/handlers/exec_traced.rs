@@ -1,0 +1,91 @@
+//! execve of a view's program by a process that somebody else traces: its registers are not ours to change, so the
+//! path it gave is overwritten in place. Knows nothing of formats and permissions.
+
+use std::os::unix::fs::FileExt;
+
+use umvu_interface::{Errno, Result};
+
+use crate::call::Call;
+use crate::guest;
+use crate::redirect::read_pointers;
+
+/// Overwrites the path of an execve with another one. If the process shares its memory with its parent, as after
+/// vfork(2), the parent finds its own again when it goes on.
+///
+/// # Errors
+/// - `EPERM`: the path does not fit without touching arguments or the parent's other data.
+pub fn put_path(call: &Call, path: &[u8]) -> Result<()> {
+    let address = call.raw(0);
+    let room = guest::read_string(call.tid(), address, guest::PATH_MAX)?.len();
+    let parent = waiting_parent(call.tid());
+    let spills = address + room as u64 + 1..address + path.len() as u64 + 1;
+    if !spills.is_empty() && (parent.is_some() || touches_arguments(call, &spills)?) {
+        return Err(Errno::PERM);
+    }
+    let memory = std::fs::File::options().read(true).write(true).open(format!("/proc/{}/mem", call.tid()));
+    let memory = memory.map_err(|_| Errno::PERM)?;
+    let mut text = path.to_vec();
+    text.push(0);
+    let mut old = vec![0; text.len()];
+    memory.read_exact_at(&mut old, address).map_err(|_| Errno::PERM)?;
+    call.check_alive().map_err(|_| Errno::SRCH)?;
+    // Not by process_vm_writev: a path in read-only data is private to the process, too.
+    memory.write_all_at(&text, address).map_err(|_| Errno::PERM)?;
+    if let Some(parent) = parent {
+        give_back(parent, memory, address, old);
+    }
+    Ok(())
+}
+
+/// The parent, if it waits for the end of a vfork(2) of `tid`.
+fn waiting_parent(tid: u32) -> Option<u32> {
+    let parent: u32 = stat_field(tid, 1)?.parse().ok()?;
+    (stat_field(parent, 0)? == "D").then_some(parent)
+}
+
+/// A field of `/proc/PID/stat`, counted from behind the name.
+fn stat_field(pid: u32, index: usize) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let behind = text.rsplit(')').next()?;
+    behind.split_whitespace().nth(index).map(str::to_owned)
+}
+
+/// Writes back what the parent had, once it goes on; the open memory is that of both.
+fn give_back(parent: u32, memory: std::fs::File, address: u64, old: Vec<u8>) {
+    let spawned = std::thread::Builder::new().name("give back".into()).stack_size(128 << 10).spawn(move || {
+        for _ in 0..10_000 {
+            if stat_field(parent, 0).is_none_or(|state| state != "D") {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_micros(100));
+        }
+        if let Err(error) = memory.write_all_at(&old, address) {
+            tracing::debug!(parent, %error, "path not given back");
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(parent, %error, "path not given back");
+    }
+}
+
+/// Whether an argument, an environment string or one of their arrays lies in `range`.
+fn touches_arguments(call: &Call, range: &std::ops::Range<u64>) -> Result<bool> {
+    let meets = |start: u64, length: u64| start < range.end && range.start < start.saturating_add(length);
+    for array in [call.raw(1), call.raw(2)] {
+        let pointers = read_pointers(call.tid(), array)?;
+        if meets(array, 8 * (pointers.len() as u64 + 1)) {
+            return Ok(true);
+        }
+        for pointer in pointers {
+            // Only what begins before the range's end can reach into it.
+            if pointer >= range.end {
+                continue;
+            }
+            let text = guest::read_string(call.tid(), pointer, 128 << 10)?;
+            if meets(pointer, text.len() as u64 + 1) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
