@@ -56,6 +56,20 @@ fn a_removed_lower_file_that_is_open_is_not_changed() {
 }
 
 #[test]
+fn a_descriptor_opened_before_the_copy_shows_what_became_of_the_file() {
+    let bed = Bed::new();
+    bed.file("lower/file", "x").file("lower/kept", "x");
+    let tree = bed.cow();
+    let low = tree.open("file", OFlags::RDONLY).unwrap();
+    let kept = tree.open("kept", OFlags::RDONLY).unwrap();
+    inode(&tree, &low).set_attr(&tree.caller(), &mode(0o600)).unwrap();
+    tree.append("file", "yz").unwrap();
+    let (open, named) = (bed::fd_stat(&tree, &low), tree.stat("file"));
+    assert_eq!((open.mode, open.size, open.ino, open.dev), (0o100_600, 3, named.ino, named.dev));
+    assert_eq!(bed::fd_stat(&tree, &kept).ino, tree.ino("kept"));
+}
+
+#[test]
 fn a_removed_upper_file_that_is_open_can_be_changed() {
     let bed = Bed::new();
     bed.file("lower/file", "x");

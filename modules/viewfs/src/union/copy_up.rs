@@ -30,6 +30,8 @@ pub(crate) enum Data {
 pub(crate) struct Copying {
     busy: Mutex<HashSet<(u64, u64)>>,
     left: Condvar,
+    /// Those that have been copied: descriptors of the lower ones may still be open.
+    done: Mutex<HashSet<(u64, u64)>>,
 }
 
 /// The only copying of a file.
@@ -39,6 +41,12 @@ struct Turn<'a> {
 }
 
 impl Copying {
+    /// Whether a file of a lower layer, by its device and inode number there, has been copied up.
+    pub(super) fn is_done(&self, key: (u64, u64)) -> bool {
+        let done = self.done.lock();
+        !done.is_empty() && done.contains(&key)
+    }
+
     fn enter(&self, key: (u64, u64)) -> Turn<'_> {
         let mut busy = self.busy.lock();
         while !busy.insert(key) {
@@ -140,6 +148,7 @@ impl UnionFs {
             }
         };
         self.forget_owner(caller, (stat.dev, stat.ino), &self.origin_of(&stat));
+        self.copying.done.lock().insert((stat.dev, stat.ino));
         let upper = leaf.upper.get_or_init(|| upper);
         leaf.is_named.store(true, Ordering::Release);
         Ok(upper)

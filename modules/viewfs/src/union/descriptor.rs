@@ -43,7 +43,7 @@ impl UnionFs {
                 return Ok(true);
             }
         }
-        Ok(layer.is_some() && found.upper().is_some() && found.stat()?.ino == self.stat_descriptor(host)?.ino)
+        Ok(layer.is_some() && found.upper().is_some() && found.stat()?.ino == self.stat_object(host)?.ino)
     }
 
     /// Finds the layer that a path of the host lies in; none for the upper one.

@@ -4,7 +4,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use umvu_interface::{FileKind, InodeRef, Result, Stat};
+use umvu_interface::{Errno, FileKind, InodeRef, Result, Stat};
 
 use super::descriptor::host_path;
 use super::devices::Device;
@@ -155,7 +155,21 @@ impl UnionFs {
         Some((dev, ino.parse().ok()?))
     }
 
+    /// What is shown of an open object: that of its copy, whatever the descriptor reads, as ovl_getattr of
+    /// fs/overlayfs/inode.c has it.
     pub(super) fn stat_descriptor(&self, host: BorrowedFd<'_>) -> Result<Stat> {
+        let real = rustix::fs::fstat(host)?;
+        if self.copying.is_done((real.st_dev, real.st_ino)) {
+            let copy = self.of_descriptor(host.try_clone_to_owned().map_err(|_| Errno::MFILE)?)?;
+            if copy.as_any().downcast_ref::<UnionInode>().is_some_and(|copy| copy.upper().is_some()) {
+                return copy.stat();
+            }
+        }
+        self.stat_object(host)
+    }
+
+    /// What is shown of the very object that is open.
+    pub(super) fn stat_object(&self, host: BorrowedFd<'_>) -> Result<Stat> {
         let layer = self.layer_of_open(host)?;
         let root = match layer {
             None => self.upper_root(),
