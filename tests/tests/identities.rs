@@ -23,6 +23,7 @@ behaviours! {
         a_rename_onto_the_same_object_is_not_judged,
         a_link_to_what_one_may_not_link_is_eperm_whatever_the_directory,
         chown_of_nothing_by_a_stranger_keeps_the_set_id_bits,
+        chown_of_nothing_is_a_change,
     }
 }
 
@@ -148,4 +149,19 @@ fn chown_of_nothing_by_a_stranger_keeps_the_set_id_bits() {
         works(chownat(CWD, "plain", None, None, AtFlags::empty()));
     });
     assert_eq!(mode("program"), 0o4755);
+}
+
+fn chown_of_nothing_is_a_change() {
+    for path in ["file", "directory"] {
+        match path {
+            "file" => file(path, 0o644),
+            _ => works(mkdir(path, Mode::from_raw_mode(0o755))),
+        }
+        let change = || fs::symlink_metadata(path).map(|m| (m.ctime(), m.ctime_nsec())).expect("stat");
+        let before = change();
+        // Kernels before 6.13 count in ticks.
+        while change() == before {
+            as_other(|| works(chownat(CWD, path, None, None, AtFlags::empty())));
+        }
+    }
 }

@@ -169,6 +169,15 @@ pub struct SetAttr {
     pub mtime: SetTime,
 }
 
+impl SetAttr {
+    /// Whether nothing is to change but the time of the last change: chown(2) without ids.
+    pub fn is_empty(&self) -> bool {
+        let Self { mode, uid, gid, size, atime, mtime } = self;
+        let numbers = mode.is_none() && uid.is_none() && gid.is_none() && size.is_none();
+        numbers && *atime == SetTime::Keep && *mtime == SetTime::Keep
+    }
+}
+
 impl Default for SetAttr {
     fn default() -> Self {
         Self { mode: None, uid: None, gid: None, size: None, atime: SetTime::Keep, mtime: SetTime::Keep }

@@ -167,9 +167,6 @@ fn chown_place(call: &Call, place: &Location, uid: u32, gid: u32) -> Outcome {
                 wanted.mode = Some(mode);
             }
         }
-        if uid.is_none() && gid.is_none() && wanted.mode.is_none() {
-            return DONE;
-        }
     }
     change(call, place, &wanted)
 }
