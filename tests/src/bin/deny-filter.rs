@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         eprintln!("deny-filter: seccomp: {e}");
         return ExitCode::from(125);
     }
-    let e = Command::new(&command).args(line).exec();
+    let e = Command::new(&command).args(line).env(umvu_tests::failures::DENIED, "1").exec();
     eprintln!("deny-filter: {}: {e}", command.to_string_lossy());
     ExitCode::from(127)
 }
