@@ -68,7 +68,6 @@ impl UnionFs {
         changing: &Changing<'_>,
     ) -> Result<()> {
         let work = self.work()?;
-        let is_covering = self.lower_has(directory, name.as_bytes())?;
         let upper = self.raise_directory(caller, &directory.node, changing)?;
         if victim.named_upper().is_none() {
             if let Some(copy) = victim.upper() {
@@ -78,7 +77,7 @@ impl UnionFs {
         }
         let kind = if victim.is_directory() { RemoveKind::Directory } else { RemoveKind::File };
         let temporary = work.new_name()?;
-        if !is_covering {
+        if !self.lower_has(directory, name.as_bytes())? {
             return match upper.remove(caller, name, kind) {
                 // What is left in it are whiteouts.
                 Err(Errno::NOTEMPTY | Errno::EXIST) if kind == RemoveKind::Directory => {

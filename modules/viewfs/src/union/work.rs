@@ -184,7 +184,13 @@ fn remove_tree(directory: &InodeRef, name: &Name, depth: usize) -> Result<()> {
         return Err(Errno::NOTEMPTY);
     }
     for entry in inode.read_dir()? {
-        remove_tree(&inode, &Name::new(&entry.name)?, depth + 1)?;
+        let name = Name::new(&entry.name)?;
+        // Mostly whiteouts, which need no look at each.
+        if entry.dirent_type == FileKind::CharDevice.dirent_type() {
+            inode.remove(&root_caller(), &name, RemoveKind::File)?;
+        } else {
+            remove_tree(&inode, &name, depth + 1)?;
+        }
     }
     directory.remove(&root_caller(), name, RemoveKind::Directory)
 }
