@@ -135,6 +135,27 @@ fn whiteouts_are_devices_that_overlayfs_knows() {
 }
 
 #[test]
+fn whiteouts_are_one_object_while_any_is_left() {
+    use std::os::unix::fs::MetadataExt;
+    let bed = Bed::new();
+    for name in ["a", "b", "c", "d"] {
+        bed.file(&format!("lower/{name}"), "");
+    }
+    let tree = bed.cow();
+    let ino = |name: &str| bed.path(&format!("upper/{name}")).symlink_metadata().unwrap().ino();
+    tree.rm("a").unwrap();
+    tree.rm("b").unwrap();
+    assert_eq!(ino("a"), ino("b"));
+    tree.write("a", "").unwrap();
+    tree.write("b", "").unwrap();
+    tree.rm("c").unwrap();
+    tree.rm("d").unwrap();
+    assert_eq!(ino("c"), ino("d"));
+    tree.rm("a").unwrap();
+    assert_eq!(tree.ls("").unwrap(), ["b"]);
+}
+
+#[test]
 fn nobody_makes_a_whiteout_by_hand() {
     let bed = sample();
     let tree = bed.cow();

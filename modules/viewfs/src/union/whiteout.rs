@@ -130,8 +130,22 @@ impl UnionFs {
     /// Makes a whiteout where the upper directory has no entry of that name.
     pub(crate) fn make_whiteout(&self, caller: &Caller<'_>, directory: &InodeRef, name: &Name) -> Result<()> {
         if !self.hides_by_oci_names() {
+            let mut last = self.work()?.whiteout.lock();
+            // All are one object as far as it has room for names: a link costs half of what a device does.
+            if let Some(device) = &*last {
+                match directory.link(caller, name, device) {
+                    Ok(()) => return Ok(()),
+                    Err(errno @ (Errno::EXIST | Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::NAMETOOLONG)) => {
+                        return Err(errno);
+                    }
+                    Err(_) => *last = None,
+                }
+            }
             match directory.create(caller, name, &Creation::CharDevice { mode: 0, rdev: 0 }) {
-                Ok(_) => return Ok(()),
+                Ok(device) => {
+                    *last = Some(device);
+                    return Ok(());
+                }
                 Err(Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL) => {}
                 Err(errno) => return Err(errno),
             }

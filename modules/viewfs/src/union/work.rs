@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use umvu_interface::{Caller, Creation, Errno, FileKind, InodeRef, Name, RemoveKind, Result, XattrSet};
 
 use super::inode::Directory;
@@ -34,6 +35,8 @@ pub(crate) struct Work {
     pub(super) owners: OnceLock<InodeRef>,
     /// The copies of files with several names, once there are some.
     pub(super) links: OnceLock<InodeRef>,
+    /// The whiteout that was made last.
+    pub(super) whiteout: Mutex<Option<InodeRef>>,
     next: AtomicU64,
     /// Whether the layer cannot hold both 0:0 devices and attributes.
     pub(super) needs_oci_names: bool,
@@ -60,6 +63,7 @@ impl Work {
             links: kept(&directory, LINKS_NAME)?,
             directory,
             parent: Arc::clone(upper),
+            whiteout: Mutex::new(None),
             next: AtomicU64::new(0),
             needs_oci_names: false,
             takes_attributes: true,
