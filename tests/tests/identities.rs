@@ -24,6 +24,8 @@ behaviours! {
         a_link_to_what_one_may_not_link_is_eperm_whatever_the_directory,
         chown_of_nothing_by_a_stranger_keeps_the_set_id_bits,
         chown_of_nothing_is_a_change,
+        processes_belong_to_who_they_run_as,
+        pipes_and_sockets_belong_to_who_asks,
     }
 }
 
@@ -164,4 +166,21 @@ fn chown_of_nothing_is_a_change() {
             as_other(|| works(chownat(CWD, path, None, None, AtFlags::empty())));
         }
     }
+}
+
+fn processes_belong_to_who_they_run_as() {
+    for path in ["/proc/self/", "/proc/self/stat", "/proc/self/fd/0", "/proc/thread-self/status"] {
+        assert_eq!(works(fs::symlink_metadata(path)).uid(), 0, "{path}");
+    }
+    let own = works(fs::File::open(format!("/proc/{}", std::process::id())));
+    assert_eq!(works(own.metadata()).uid(), 0);
+    let other = as_other(|| works(fs::metadata("/proc/self")).uid());
+    assert_eq!(other, OTHER);
+}
+
+fn pipes_and_sockets_belong_to_who_asks() {
+    let (end, _other) = works(rustix::pipe::pipe());
+    assert_eq!(works(rustix::fs::fstat(&end)).st_uid, 0);
+    let (socket, _peer) = works(std::os::unix::net::UnixStream::pair());
+    assert_eq!(works(rustix::fs::fstat(&socket)).st_uid, 0);
 }

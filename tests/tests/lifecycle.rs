@@ -12,6 +12,7 @@ behaviours! {
     from_outside at INSIDE {
         a_killed_supervisor_takes_its_guests_along,
         a_killed_supervisor_loses_nothing_synced,
+        a_killed_supervisor_leaves_no_directory,
         a_killed_front_takes_the_view_along,
         nothing_is_left_running_after_the_last_guest,
         a_view_inside_a_view_is_transparent,
@@ -104,6 +105,20 @@ fn a_killed_supervisor_loses_nothing_synced(r: &Runner) {
     child.wait();
     // The same upper directory, another view.
     assert_eq!(r.bash("cat d/file; stat -c %a d/file").line(), "contents\n640");
+}
+
+fn a_killed_supervisor_leaves_no_directory(r: &Runner) {
+    let (mut child, _) = start(r, "echo ready; read line");
+    let supervisor = supervisor_of(&child);
+    let left = || {
+        let prefix = format!(".umvu-{supervisor}-");
+        let entries = std::fs::read_dir("/dev/shm").expect("/dev/shm");
+        entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).count()
+    };
+    assert_eq!(left(), 1);
+    kill(Pid::from_raw(supervisor), Signal::SIGKILL).expect("kill");
+    assert_eq!(child.wait().code(), Some(137));
+    assert_eq!(left(), 0);
 }
 
 fn a_killed_front_takes_the_view_along(r: &Runner) {

@@ -282,11 +282,14 @@ impl Call {
     }
 }
 
-/// Whether others are told when the last descriptor is closed: all but regular files and directories.
+/// Whether others are told when the last descriptor is closed: all but directories and files open for reading. A
+/// program is busy for as long as it is open for writing.
 fn counts_its_openers(fd: &OwnedFd) -> bool {
-    rustix::fs::fstat(fd).is_ok_and(|stat| {
-        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
-        !matches!(kind, rustix::fs::FileType::RegularFile | rustix::fs::FileType::Directory)
+    use rustix::fs::{FileType, OFlags};
+    rustix::fs::fstat(fd).is_ok_and(|stat| match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => false,
+        FileType::RegularFile => rustix::fs::fcntl_getfl(fd).is_ok_and(|f| (f & OFlags::ACCMODE) != OFlags::RDONLY),
+        _ => true,
     })
 }
 

@@ -174,6 +174,7 @@ fn front(supervisor: u32, status: OwnedFd) -> Result<u8, StartError> {
             Err(_) => {
                 // The supervisor died without a word: its guests are ours now.
                 kill_descendants();
+                crate::placeholder::remove_abandoned();
                 let _ = writeln!(std::io::stderr(), "umvu: the supervisor (process {supervisor}) was killed");
                 return Ok(137);
             }

@@ -26,6 +26,7 @@ mod serve;
 mod state;
 mod supervisor;
 mod trace;
+mod unreadable;
 mod view;
 
 use std::ffi::OsString;

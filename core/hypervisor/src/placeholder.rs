@@ -14,7 +14,7 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustix::fs::inotify;
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags};
 use umvu_interface::{DirEntry, Result};
 
 use crate::mount::Location;
@@ -46,14 +46,10 @@ impl Placeholders {
     /// No directory could be made anywhere.
     pub fn new() -> std::io::Result<Self> {
         let pid = std::process::id();
-        let candidates = [
-            std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
-            Some(PathBuf::from("/dev/shm")),
-            Some(std::env::temp_dir()),
-        ];
         let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
-        for base in candidates.into_iter().flatten() {
-            let directory = base.join(format!(".umvu-{pid}-{:x}", nonce()));
+        for base in bases() {
+            remove_abandoned_in(&base);
+            let directory = base.join(format!("{PREFIX}{pid}-{:x}", nonce()));
             match Self::at(&directory) {
                 Ok((place, device)) => {
                     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
@@ -77,6 +73,8 @@ impl Placeholders {
     fn at(directory: &std::path::Path) -> Result<(OwnedFd, u64)> {
         rustix::fs::mkdir(directory, Mode::RWXU)?;
         let place = rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        // Tells others that it is in use for as long as this process lives.
+        rustix::fs::flock(&place, FlockOperation::NonBlockingLockExclusive)?;
         let device = rustix::fs::fstat(&place)?.st_dev;
         Ok((place, device))
     }
@@ -186,6 +184,39 @@ impl Placeholders {
     pub fn remove_directory(&self) {
         if let Err(errno) = std::fs::remove_dir_all(&self.directory) {
             tracing::debug!(directory = ?self.directory, %errno, "private directory not removed");
+        }
+    }
+}
+
+const PREFIX: &str = ".umvu-";
+
+/// Where private directories may be, the best place first.
+fn bases() -> impl Iterator<Item = PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    [runtime, Some(PathBuf::from("/dev/shm")), Some(std::env::temp_dir())].into_iter().flatten()
+}
+
+/// Removes what supervisors that were killed have left.
+pub fn remove_abandoned() {
+    for base in bases() {
+        remove_abandoned_in(&base);
+    }
+}
+
+fn remove_abandoned_in(base: &std::path::Path) {
+    let Ok(entries) = std::fs::read_dir(base) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|n| n.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
+        // Neither a process with that number, nor one in another container, holds it.
+        let Some(pid) = owner.filter(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()) else { continue };
+        let directory = entry.path();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(held) = rustix::fs::open(&directory, flags, Mode::empty()) else { continue };
+        if rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            if let Err(error) = std::fs::remove_dir_all(&directory) {
+                tracing::debug!(pid, %error, "abandoned directory not removed");
+            }
         }
     }
 }

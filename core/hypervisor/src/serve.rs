@@ -140,6 +140,11 @@ impl Workers {
                 self.supervisor.sweep_states();
             }
             quiet = if moved { 0 } else { quiet + 1 };
+            if quiet == IDLE_LOOKS && self.supervisor.states.has_grown() {
+                self.supervisor.sweep_states();
+                quiet = 0;
+                continue;
+            }
             if quiet > IDLE_LOOKS && self.receiving.load(Ordering::Acquire) > 0 {
                 let mut guard = self.watcher.lock();
                 self.watcher_sleeps.store(true, Ordering::Release);
@@ -200,7 +205,7 @@ fn finish(call: Call, outcome: Outcome) {
 /// A handler that fails answers its call with `EIO`, and the rest goes on.
 fn guarded(call: &Call, handler: impl FnOnce(&Call) -> Outcome) -> Outcome {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handler(call))) {
-        Ok(outcome) => outcome,
+        Ok(outcome) => crate::unreadable::reconsider(call, outcome),
         Err(_) => {
             tracing::error!(tid = call.tid(), nr = call.notification.nr, "handler failed, answered EIO");
             Err(Fail::Errno(Errno::IO))

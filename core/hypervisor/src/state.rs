@@ -101,6 +101,7 @@ struct Inner {
     numbers: HashMap<Arc<ProcessState>, u64>,
     last: u64,
     round: u64,
+    /// How many records the last pair of sweeps left.
     swept_at: usize,
 }
 
@@ -158,7 +159,8 @@ impl States {
     /// Whether there are so many more records than after the last sweep that one is due.
     pub fn wants_sweep(&self) -> bool {
         let inner = self.inner.read();
-        inner.by_number.len() > 2 * inner.swept_at + 64
+        // A record goes in the second round that does not see it.
+        inner.round % 2 == 1 || inner.by_number.len() > 2 * inner.swept_at + 64
     }
 
     /// Drops the records whose numbers were neither carried nor handed out during the last two rounds: a process
@@ -178,7 +180,15 @@ impl States {
                 inner.numbers.remove(&entry.state);
             }
         }
-        inner.swept_at = inner.by_number.len();
+        if round % 2 == 0 {
+            inner.swept_at = inner.by_number.len();
+        }
+    }
+
+    /// Whether there are more records than after the last sweep: worth a sweep when nothing else is to be done.
+    pub fn has_grown(&self) -> bool {
+        let inner = self.inner.read();
+        inner.by_number.len() > inner.swept_at + 8
     }
 
     /// Drops all records.
@@ -191,5 +201,44 @@ impl States {
     /// All records, for changes that concern many processes.
     pub fn all(&self) -> Vec<Arc<ProcessState>> {
         self.inner.read().by_number.values().map(|e| e.state.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn states_of(many: u32) -> (States, u64) {
+        let host = Arc::new(crate::credentials::of_host());
+        let fs = umvu_host::HostFs::new(std::fs::File::open("/").unwrap().into(), None, None);
+        let root = crate::mount::Mount::new(
+            1,
+            crate::mount::MountKind::Host,
+            fs.root_inode(),
+            fs,
+            Vec::new(),
+            Vec::new(),
+            umvu_interface::MountFlags::empty(),
+            None,
+        );
+        let view = View::new(1, 0, crate::mount::MountTable::new(root), Vec::new(), Vec::new(), host);
+        let states = States::default();
+        let kept = states.first(ProcessState::new(view.clone()), u64::MAX);
+        for umask in 0..many {
+            states.number(ProcessState { umask: Some(umask), ..ProcessState::new(view.clone()) });
+        }
+        (states, kept)
+    }
+
+    #[test]
+    fn records_that_nobody_carries_are_gone_after_two_sweeps() {
+        let (states, kept) = states_of(200);
+        assert_eq!(kept, u64::MAX);
+        assert!(states.wants_sweep());
+        states.sweep(&[kept]);
+        assert!(states.wants_sweep(), "the second round follows whatever the first has left");
+        states.sweep(&[kept]);
+        assert_eq!(states.all().len(), 1);
+        assert!(!states.wants_sweep());
     }
 }

@@ -43,6 +43,8 @@ pub struct Supervisor {
     /// Shared by those who trace a thread for a moment; held alone by who waits for children. A traced child of ours
     /// is seen by both, and each stop only once (`wait_consider_task` in kernel/exit.c).
     pub tracing: parking_lot::RwLock<()>,
+    /// Names of programs that cannot be seen, and of which that was said.
+    pub unreadable: dashmap::DashSet<String>,
     /// Whether the main guest has ended.
     pub ended: AtomicBool,
     next_id: AtomicU64,
@@ -71,6 +73,7 @@ impl Supervisor {
             proc_device: rustix::fs::stat("/proc/self")?.st_dev,
             redirected: dashmap::DashMap::new(),
             tracing: parking_lot::RwLock::new(()),
+            unreadable: dashmap::DashSet::new(),
             ended: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
         })

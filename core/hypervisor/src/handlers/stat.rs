@@ -1,6 +1,6 @@
 //! The stat family, access, readlink, statfs. Knows nothing of what trees are made of.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use umvu_interface::{may_access, Access, Credentials, Errno, FileKind, Ids, MountFlags, Result, Stat};
 
@@ -68,7 +68,41 @@ fn find(call: &Call, dirfd: i32, path: usize, last: Last, empty: EmptyPath) -> R
         return of_descriptor(call, dirfd);
     }
     let place = call.object_at(dirfd, &text, last, empty)?;
-    Ok((place.inode.stat()?, place.mount.id))
+    Ok((shown(call, &place)?, place.mount.id))
+}
+
+/// The metadata of a place. Objects of `/proc/PID` belong to the identity that the process has in its view.
+fn shown(call: &Call, place: &Location) -> Result<Stat> {
+    let mut stat = place.inode.stat()?;
+    let Some((pid, _)) = place.inode.as_any().downcast_ref::<ProcInode>().and_then(ProcInode::of_process) else {
+        return Ok(stat);
+    };
+    if stat.uid != call.supervisor.host_credentials.uid.effective || !call.credentials().is_faked() {
+        return Ok(stat);
+    }
+    if let Some(state) = call.supervisor.state_of(pid) {
+        let who = call.supervisor.credentials(&state);
+        (stat.uid, stat.gid) = (who.uid.effective, who.gid.effective);
+    }
+    Ok(stat)
+}
+
+/// What has no name on the host, a pipe or a socket, belongs to whoever asks if it is the user's: nothing tells
+/// which of the guests made it.
+fn nameless(call: &Call, fd: BorrowedFd<'_>, mut stat: Stat) -> Stat {
+    const PIPEFS: i64 = 0x5049_5045;
+    const SOCKFS: i64 = 0x534f_434b;
+    let who = call.credentials();
+    if !who.is_faked() || stat.uid != call.supervisor.host_credentials.uid.effective {
+        return stat;
+    }
+    if !matches!(stat.kind(), FileKind::Fifo | FileKind::Socket) {
+        return stat;
+    }
+    if rustix::fs::fstatfs(fd).is_ok_and(|fs| matches!(fs.f_type, PIPEFS | SOCKFS)) {
+        (stat.uid, stat.gid) = (who.uid.fs, who.gid.fs);
+    }
+    stat
 }
 
 /// `fstat(fd, status)`.
@@ -93,13 +127,13 @@ fn of_descriptor(call: &Call, fd: i32) -> Result<(Stat, u64)> {
     if let Some(mount) = (mark > 0).then(|| table.by_mark(mark)).flatten() {
         return Ok((mount.filesystem.stat_open(fd.as_fd())?, mount.id));
     }
-    if mark < 0 {
-        // O_PATH descriptors take no mark: their path tells.
+    if mark < 0 || numbers.st_dev == call.supervisor.proc_device {
+        // O_PATH descriptors take no mark, and those of /proc have none: their path tells.
         let place = call.supervisor.place_of(call, fd)?;
-        return Ok((place.inode.stat()?, place.mount.id));
+        return Ok((shown(call, &place)?, place.mount.id));
     }
     let host = table.lowest_root().mount;
-    Ok((host.filesystem.stat_open(fd.as_fd())?, host.id))
+    Ok((nameless(call, fd.as_fd(), host.filesystem.stat_open(fd.as_fd())?), host.id))
 }
 
 /// `statx(dirfd, path, flags, mask, status)`.
