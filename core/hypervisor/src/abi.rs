@@ -2,6 +2,8 @@
 
 use umvu_interface::{FsStat, Stat, Timestamp};
 
+use crate::listing::MountNumbers;
+
 /// Puts numbers at offsets of a structure of `N` bytes.
 pub struct Bytes<const N: usize>(pub [u8; N]);
 
@@ -41,16 +43,28 @@ pub fn stat(s: &Stat) -> [u8; 144] {
     out.0
 }
 
-/// `struct statx` of `include/uapi/linux/stat.h`, with the basic fields, the birth time and the mount id.
-pub fn statx(s: &Stat, mount_id: u64) -> [u8; 256] {
+/// `struct statx` of `include/uapi/linux/stat.h`, with the basic fields, the birth time and the mount id, which is the
+/// one that is never used again where `wanted` asks for that.
+pub fn statx(s: &Stat, mount: MountNumbers, wanted: u32) -> [u8; 256] {
     const BASIC: u32 = 0x7ff;
     const BTIME: u32 = 0x800;
     const MNT_ID: u32 = 0x1000;
+    const MNT_ID_UNIQUE: u32 = 0x4000;
+    const MOUNT_ROOT: u64 = 0x2000;
     let mut out = Bytes::<256>::new();
-    let mask = BASIC | MNT_ID | if s.btime.is_some() { BTIME } else { 0 };
+    let (id_mask, mount_id) = match wanted & MNT_ID_UNIQUE {
+        0 => (MNT_ID, mount.id),
+        _ => (MNT_ID_UNIQUE, crate::listing::unique(mount.id)),
+    };
+    let mask = BASIC | id_mask | if s.btime.is_some() { BTIME } else { 0 };
+    let attributes = match mount.is_root {
+        Some(true) => s.attributes | MOUNT_ROOT,
+        Some(false) => s.attributes & !MOUNT_ROOT,
+        None => s.attributes,
+    };
     out.put(0, mask.to_ne_bytes());
     out.put(4, s.blksize.to_ne_bytes());
-    out.put(8, s.attributes.to_ne_bytes());
+    out.put(8, attributes.to_ne_bytes());
     out.put(16, s.nlink.to_ne_bytes());
     out.put(20, s.uid.to_ne_bytes());
     out.put(24, s.gid.to_ne_bytes());
@@ -58,7 +72,7 @@ pub fn statx(s: &Stat, mount_id: u64) -> [u8; 256] {
     out.put(32, s.ino.to_ne_bytes());
     out.put(40, s.size.to_ne_bytes());
     out.put(48, s.blocks.to_ne_bytes());
-    out.put(56, s.attributes_mask.to_ne_bytes());
+    out.put(56, (s.attributes_mask | MOUNT_ROOT).to_ne_bytes());
     let mut stamp = |at: usize, t: Timestamp| {
         out.put(at, t.seconds.to_ne_bytes());
         out.put(at + 8, t.nanoseconds.to_ne_bytes());

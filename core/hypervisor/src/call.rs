@@ -233,12 +233,18 @@ impl Call {
         umvu_sys::guest::set_state_number(self.tid(), number)
     }
 
+    /// A record of a current directory as the mounts are now.
+    pub fn standing_at(&self, location: Location) -> Arc<WorkingDirectory> {
+        let generation = self.state.view.generation.load(std::sync::atomic::Ordering::Acquire);
+        let table = self.table();
+        let path = crate::resolve::path_of(&table, &table.root(), &location).ok().flatten();
+        let newest = table.mounts().iter().map(|m| m.id).max().unwrap_or(0);
+        Arc::new(WorkingDirectory { location, generation, path, newest })
+    }
+
     /// Records the current directory.
     pub fn set_cwd(&self, location: Location) -> Result<()> {
-        let table = self.table();
-        let generation = self.state.view.generation.load(std::sync::atomic::Ordering::Acquire);
-        let path = crate::resolve::path_of(&table, &table.root(), &location).ok().flatten();
-        let cwd = Arc::new(WorkingDirectory { location, generation, path });
+        let cwd = self.standing_at(location);
         self.change_state(|state| state.cwd = Some(cwd))
     }
 

@@ -1,5 +1,6 @@
-//! Keeps `/proc` true inside a new mount that shows the host's: a procfs belongs to whoever reads it, and through a
-//! union or a bind it would be the supervisor's. Knows nothing of options and permissions.
+//! The mounts that nobody asked for, which come with a new one that shows what they are in. `/proc` must stay true
+//! there: a procfs belongs to whoever reads it, and through a union or a bind it would be the supervisor's. Knows
+//! nothing of options and permissions.
 
 use std::sync::Arc;
 
@@ -47,10 +48,7 @@ pub fn cover(call: &Call, table: &mut MountTable, mount: &Arc<Mount>, covered: &
 }
 
 fn cover_one(call: &Call, table: &mut MountTable, mount: &Arc<Mount>, path: &[u8]) -> Result<()> {
-    let mut inode: InodeRef = mount.root.clone();
-    for part in path.split(|b| *b == b'/') {
-        inode = inode.lookup(&umvu_interface::Name::new(part)?)?;
-    }
+    let inode = walk(&mount.root, path)?;
     if mount.filesystem.statfs(&*inode)?.magic != PROC {
         return Ok(());
     }
@@ -58,5 +56,39 @@ fn cover_one(call: &Call, table: &mut MountTable, mount: &Arc<Mount>, path: &[u8
     let proc = ProcFs::new(rustix::fs::open("/proc", flags, Mode::empty())?);
     let own = Mount::carried_proc(call.supervisor.next_id(), proc);
     let name = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
-    table.attach(own, Location { mount: mount.clone(), inode }, name)
+    let covered = table.enter(Location { mount: mount.clone(), inode }, name)?;
+    if covered.mount.kind == MountKind::Proc {
+        return Ok(());
+    }
+    table.attach(own, covered, name)
+}
+
+/// Shows the mounts inside a covered tree at their places in the mount that covers it, which shows that tree.
+///
+/// # Errors
+/// Those of looking at the trees; a mount whose place the new tree does not have is left out.
+pub fn show_inner(call: &Call, table: &mut MountTable, mount: &Arc<Mount>, covered: &Location) -> Result<()> {
+    let base = covered.inode.path()?;
+    // Every procfs is covered anew, wherever it is.
+    let direct = |m: &&Arc<Mount>| table.attachment(m).is_some_and(|a| a.covered.mount.id == covered.mount.id);
+    let inside: Vec<Arc<Mount>> =
+        table.mounts().iter().filter(direct).filter(|m| m.kind != MountKind::Proc).cloned().collect();
+    for inner in inside {
+        let Some(at) = table.attachment(&inner).cloned() else { continue };
+        let path = at.covered.inode.path()?;
+        let Some(below) = strip_prefix(&path, &base).filter(|b| !b.is_empty()) else { continue };
+        let Ok(place) = walk(&mount.root, below) else { continue };
+        let copy = inner.carried_copy(call.supervisor.next_id(), &call.supervisor.marks);
+        table.attach(copy.clone(), Location { mount: mount.clone(), inode: place }, &at.name)?;
+        show_inner(call, table, &copy, &Location::root_of(&inner))?;
+    }
+    Ok(())
+}
+
+fn walk(root: &InodeRef, path: &[u8]) -> Result<InodeRef> {
+    let mut inode = root.clone();
+    for name in path.split(|b| *b == b'/') {
+        inode = inode.lookup(&umvu_interface::Name::new(name)?)?;
+    }
+    Ok(inode)
 }

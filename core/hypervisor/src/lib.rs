@@ -9,6 +9,7 @@
 mod abi;
 mod call;
 mod carried;
+mod contexts;
 mod credentials;
 mod filter;
 mod fs;
@@ -16,6 +17,7 @@ mod guest;
 mod handlers;
 mod interrupt;
 mod launch;
+mod listing;
 mod magic;
 mod mount;
 mod mounting;

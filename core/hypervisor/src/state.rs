@@ -23,6 +23,8 @@ pub struct WorkingDirectory {
     pub generation: u64,
     /// Its path in the view at that time.
     pub path: Option<Vec<u8>>,
+    /// The newest mount at that time.
+    pub newest: u64,
 }
 
 /// What a process has of its own in a view. `None` means: what the kernel has for it.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use umvu_host::HostFs;
-use umvu_interface::{Credentials, Errno, Filesystem, InodeRef, ModuleDescriptor, MountFlags, Name, Result};
+use umvu_interface::{Credentials, Errno, FileKind, Filesystem, InodeRef, ModuleDescriptor, MountFlags, Name, Result};
 use umvu_sys::seccomp::Listener;
 
 use crate::call::Call;
+use crate::contexts::Contexts;
 use crate::fs::proc::{ProcFs, ProcInode};
 use crate::guest::Threads;
-use crate::mount::{Location, Mount, MountKind, MountTable};
+use crate::mount::{Location, Marks, Mount, MountKind, MountTable, NewMount, Origin, Superblock};
 use crate::placeholder::Placeholders;
 use crate::resolve::{path_of, strip_prefix, Last, Lookup, ResolveFlags};
 use crate::state::{ProcessState, States};
@@ -28,6 +29,10 @@ pub struct Supervisor {
     pub states: States,
     /// Descriptors without an object of the host.
     pub placeholders: Placeholders,
+    /// Descriptors of file systems that are being described.
+    pub contexts: Contexts,
+    /// Marks of open files.
+    pub marks: Arc<Marks>,
     /// Modules that can be loaded.
     pub modules: &'static [&'static ModuleDescriptor],
     /// The identity that the kernel knows.
@@ -66,6 +71,8 @@ impl Supervisor {
             threads: Threads::default(),
             states: States::default(),
             placeholders: Placeholders::new()?,
+            contexts: Contexts::default(),
+            marks: Arc::default(),
             modules,
             host_credentials: Arc::new(crate::credentials::of_host()),
             nesting,
@@ -92,29 +99,27 @@ impl Supervisor {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let host = HostFs::new(rustix::fs::open("/", flags, Mode::empty())?, None, None);
         let host_root: InodeRef = host.root_inode();
-        let root = Mount::new(
-            self.next_id(),
-            MountKind::Host,
-            host_root.clone(),
-            host.clone(),
-            b"/".to_vec(),
-            b"host".to_vec(),
-            MountFlags::empty(),
-            None,
-        );
+        let of_host = |kind, root: InodeRef, filesystem, name: &[u8], flags| {
+            Mount::new(NewMount {
+                id: self.next_id(),
+                kind,
+                origin: Origin::Host,
+                root,
+                filesystem,
+                source: name.to_vec(),
+                fstype: name.to_vec(),
+                flags,
+                superblock: Superblock::new(MountFlags::empty()),
+                module: None,
+                mark: None,
+            })
+        };
+        let root = of_host(MountKind::Host, host_root.clone(), host.clone(), b"host", MountFlags::empty());
         let mut table = MountTable::new(root.clone());
         let covered = host_root.lookup(&Name::new(b"proc")?)?;
         let proc = ProcFs::new(rustix::fs::open("/proc", flags, Mode::empty())?);
-        let mount = Mount::new(
-            self.next_id(),
-            MountKind::Proc,
-            proc.root(),
-            proc,
-            b"proc".to_vec(),
-            b"proc".to_vec(),
-            MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC,
-            None,
-        );
+        let flags = MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC | MountFlags::RELATIME;
+        let mount = of_host(MountKind::Proc, proc.root(), proc, b"proc", flags);
         table.attach(mount, Location { mount: root, inode: covered }, b"proc")?;
         Ok(View::new(self.next_id(), 0, table, Vec::new(), name, self.host_credentials.clone()))
     }
@@ -148,6 +153,48 @@ impl Supervisor {
             at = parent;
         }
         false
+    }
+
+    /// The guests that live, and their records; a zombie has no directory and no files any more.
+    pub fn living(&self) -> Vec<(u32, Arc<ProcessState>)> {
+        let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let pids = processes.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+        let lives = |pid: &u32| rustix::fs::readlink(format!("/proc/{pid}/cwd"), Vec::new()).is_ok();
+        pids.filter(lives).filter_map(|pid| Some((pid, self.state_of(pid)?))).collect()
+    }
+
+    /// Whether a guest has a file open that it opened through `mount`, in a mode that `counts`.
+    pub fn has_open_file_of(&self, pid: u32, mount: &Mount, counts: fn(OFlags) -> bool) -> bool {
+        if mount.mark() == 0 {
+            return false;
+        }
+        let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+        descriptors.flatten().any(|entry| {
+            let Ok(path) = rustix::fs::readlink(entry.path(), Vec::new()) else { return false };
+            let number = entry.file_name().to_str().and_then(|n| n.parse().ok());
+            let (Some(_), Some(number)) = (mount.filesystem.path_of_host(path.to_bytes()), number) else {
+                return false;
+            };
+            self.threads.take_fd(pid, number).is_ok_and(|fd| {
+                let is_marked = umvu_sys::file::mark(fd.as_fd()) == Ok(mount.mark());
+                is_marked && rustix::fs::fcntl_getfl(&fd).is_ok_and(counts)
+            })
+        })
+    }
+
+    /// The mount through which a descriptor with a mark was opened.
+    pub fn marked(&self, table: &MountTable, fd: rustix::fd::BorrowedFd<'_>, mark: i32) -> Option<Arc<Mount>> {
+        if mark <= 0 {
+            return None;
+        }
+        let candidates: Vec<&Arc<Mount>> = table.by_mark(mark).collect();
+        if let [only] = candidates[..] {
+            return Some(only.clone());
+        }
+        // There are more mounts than marks.
+        let path = rustix::fs::readlink(crate::guest::proc_path(fd), Vec::new()).ok()?;
+        let has_it = |mount: &&&Arc<Mount>| mount.filesystem.path_of_host(path.to_bytes()).is_some();
+        candidates.iter().find(has_it).map(|m| Arc::clone(m))
     }
 
     /// Drops the records that no guest carries any more.
@@ -184,9 +231,13 @@ impl Supervisor {
         if cwd.generation == generation {
             return Ok(cwd.location.clone());
         }
-        // What was mounted over the place since is entered; what was unmounted is kept as Linux keeps it.
-        let newer = cwd.path.as_ref().and_then(|p| self.entered_by_path(call, p, cwd.location.mount.id));
-        let location = newer.unwrap_or_else(|| cwd.location.clone());
+        let mount = &cwd.location.mount;
+        let come_to_light = || {
+            let gone = mount.left_root.load(Ordering::Relaxed) && !call.table().is_in_tree(mount);
+            gone.then(|| self.directory_at(call, &call.table(), cwd.path.as_ref()?)).flatten()
+        };
+        let location = come_to_light().or_else(|| self.shown_since(call, cwd.path.as_ref()?, cwd.newest));
+        let location = location.unwrap_or_else(|| cwd.location.clone());
         call.set_cwd(location.clone())?;
         Ok(location)
     }
@@ -197,25 +248,36 @@ impl Supervisor {
         let fd = rustix::fs::open(format!("/proc/{pid}/cwd"), flags, Mode::empty())?;
         let path = rustix::fs::readlink(crate::guest::proc_path(fd.as_fd()), Vec::new())?.into_bytes();
         let host = self.place_of(call, fd)?;
-        Ok(self.entered_by_path(call, &path, 0).unwrap_or(host))
+        Ok(self.shown_since(call, &path, 0).unwrap_or(host))
     }
 
     /// Lets go of all mounts, when no guest is left.
     pub fn close_views(&self) {
         for state in self.states.all() {
-            state.view.set_mounts(MountTable::new(state.view.mounts.load().lowest_root().mount));
+            state.view.set_mounts(MountTable::new(state.view.mounts.load().host().mount));
         }
         self.states.clear();
     }
 
-    /// The directory at `path`, if a mount younger than `mount` shows it.
-    fn entered_by_path(&self, call: &Call, path: &[u8], mount: u64) -> Option<Location> {
-        let table = call.table();
-        let found = call.resolve_from(&table, table.root(), path, Last::Follow, ResolveFlags::empty()).ok()?;
-        match found {
-            Lookup::Found(place) if place.mount.id > mount && place.inode.kind().ok()?.bits() == 0o040_000 => {
-                Some(place)
-            }
+    /// The directory at `path`, if a mount that a module made since mount `newest` shows it: such a mount is a new
+    /// look of a tree, and who stands in the tree sees it. What else is mounted over a current directory leaves the
+    /// process below it, as Linux does, and what is unmounted is kept.
+    fn shown_since(&self, call: &Call, path: &[u8], newest: u64) -> Option<Location> {
+        let mut table = (*call.table()).clone();
+        let (shows, covers): (Vec<_>, Vec<_>) =
+            table.mounts().iter().filter(|m| m.id > newest).cloned().partition(|m| m.module.is_some());
+        if shows.is_empty() {
+            return None;
+        }
+        for mount in covers.iter().filter(|m| m.origin == Origin::View) {
+            table.detach(mount);
+        }
+        self.directory_at(call, &table, path).filter(|place| place.mount.id > newest)
+    }
+
+    fn directory_at(&self, call: &Call, table: &MountTable, path: &[u8]) -> Option<Location> {
+        match call.resolve_from(table, table.root(), path, Last::Follow, ResolveFlags::empty()).ok()? {
+            Lookup::Found(place) if place.inode.kind().ok()? == FileKind::Directory => Some(place),
             _ => None,
         }
     }
@@ -231,15 +293,13 @@ impl Supervisor {
         }
         let table = call.table();
         let mark = umvu_sys::file::mark(fd.as_fd()).unwrap_or(0);
-        if mark > 0 {
-            if let Some(mount) = table.by_mark(mark) {
-                let copy = rustix::io::fcntl_dupfd_cloexec(&fd, 0)?;
-                let inode = match mount.filesystem.inode_of_open(copy) {
-                    Err(Errno::NOENT) => by_host_path(mount, &fd)?,
-                    other => other?,
-                };
-                return Ok(Location { mount: mount.clone(), inode });
-            }
+        if let Some(mount) = self.marked(&table, fd.as_fd(), mark) {
+            let copy = rustix::io::fcntl_dupfd_cloexec(&fd, 0)?;
+            let inode = match mount.filesystem.inode_of_open(copy) {
+                Err(Errno::NOENT) => by_host_path(&mount, &fd)?,
+                other => other?,
+            };
+            return Ok(Location { mount, inode });
         }
         if stat.st_dev == self.proc_device {
             if let Some(mount) = table.mounts().iter().find(|m| m.kind == MountKind::Proc) {
@@ -267,9 +327,9 @@ impl Supervisor {
 
     /// A descriptor of the host as an object of the host's own tree.
     pub fn host_place(&self, table: &MountTable, fd: OwnedFd) -> Result<Location> {
-        let lowest = table.lowest_root();
-        let host = lowest.mount.filesystem.inode_of_open(fd)?;
-        Ok(Location { mount: lowest.mount, inode: host })
+        let mount = table.host().mount;
+        let inode = mount.filesystem.inode_of_open(fd)?;
+        Ok(Location { mount, inode })
     }
 
     /// The path in the caller's view of an object that the host knows as `host_path`; `mark` is that of a

@@ -153,7 +153,9 @@ impl View {
 
     /// How many mounts of this view use a module.
     pub fn users_of(&self, module: &str) -> u32 {
-        let count = self.mounts.load().mounts().iter().filter(|m| m.module == Some(module)).count();
+        let table = self.mounts.load();
+        let used = table.mounts().iter().chain(table.detached());
+        let count = used.filter(|m| m.module == Some(module)).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 

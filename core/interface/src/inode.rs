@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use rustix::fs::OFlags;
 
-use crate::{Caller, Errno, Name, Result};
+use crate::{Caller, Errno, MountError, Name, Result};
 
 /// A shared inode.
 pub type InodeRef = Arc<dyn Inode>;
@@ -444,6 +444,15 @@ pub trait Filesystem: Send + Sync + Any {
 
     /// Writes back what is not on the host yet.
     fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes the options of a remount; those of a file system that cannot change any mean nothing.
+    ///
+    /// # Errors
+    /// - `EINVAL`: an option that it does not take.
+    fn reconfigure(&self, options: &[Vec<u8>]) -> core::result::Result<(), MountError> {
+        let _ = options;
         Ok(())
     }
 

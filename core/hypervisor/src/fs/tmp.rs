@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use umvu_host::HostFs;
 use umvu_interface::{Errno, Filesystem, FsStat, Inode, InodeRef, MountError, Result, SetAttr, Stat};
@@ -14,7 +15,7 @@ use crate::call::Call;
 pub struct TmpFs {
     tree: Arc<HostFs>,
     directory: PathBuf,
-    size: Option<u64>,
+    size: Mutex<Option<u64>>,
 }
 
 /// `TMPFS_MAGIC`.
@@ -26,29 +27,13 @@ impl TmpFs {
     ///
     /// # Errors
     /// - `EINVAL`: an unknown option, or a value that is no number.
-    pub fn new(call: &Call, data: &[u8], device: u64) -> core::result::Result<Arc<Self>, MountError> {
-        let mut attributes = SetAttr { mode: Some(0o1777), ..SetAttr::default() };
-        let mut size = None;
-        for option in crate::mounting::split_options(data) {
-            let (name, value) = match option.iter().position(|b| *b == b'=') {
-                Some(at) => (&option[..at], std::str::from_utf8(&option[at + 1..]).ok()),
-                None => (&option[..], None),
-            };
-            let bad = || MountError::new(Errno::INVAL, format!("tmpfs: bad option '{}'", option.escape_ascii()));
-            let number = |radix| value.and_then(|v| u32::from_str_radix(v, radix).ok()).ok_or_else(bad);
-            match name {
-                b"mode" => attributes.mode = Some(number(8)? & 0o7777),
-                b"uid" => attributes.uid = Some(number(10)?),
-                b"gid" => attributes.gid = Some(number(10)?),
-                b"size" => size = Some(value.and_then(parse_size).ok_or_else(bad)?),
-                b"nr_inodes" | b"nr_blocks" | b"huge" | b"mpol" | b"inode64" | b"inode32" | b"noswap" => {}
-                _ => return Err(bad()),
-            }
-        }
+    pub fn new(call: &Call, options: &[Vec<u8>], device: u64) -> core::result::Result<Arc<Self>, MountError> {
+        let (mut attributes, size) = parse(options)?;
+        attributes.mode = attributes.mode.or(Some(0o1777));
         let host = |errno: Errno| MountError::new(errno, format!("tmpfs: {}", std::io::Error::from(errno)));
         let (fd, directory) = call.supervisor.placeholders.make_directory().map_err(host)?;
         let store = call.credentials().is_faked().then(|| Arc::new(umvu_ownership::Store::in_memory()));
-        let fs = Arc::new(Self { tree: HostFs::new(fd, store, Some(device)), directory, size });
+        let fs = Arc::new(Self { tree: HostFs::new(fd, store, Some(device)), directory, size: Mutex::new(size) });
         call.as_caller(|caller| {
             if caller.credentials.is_faked() {
                 attributes.uid = attributes.uid.or(Some(caller.credentials.uid.fs));
@@ -59,6 +44,29 @@ impl TmpFs {
         .map_err(host)?;
         Ok(fs)
     }
+}
+
+/// Reads the options: attributes of the root, and the size.
+fn parse(options: &[Vec<u8>]) -> core::result::Result<(SetAttr, Option<u64>), MountError> {
+    let mut attributes = SetAttr::default();
+    let mut size = None;
+    for option in options {
+        let (name, value) = match option.iter().position(|b| *b == b'=') {
+            Some(at) => (&option[..at], std::str::from_utf8(&option[at + 1..]).ok()),
+            None => (&option[..], None),
+        };
+        let bad = || MountError::new(Errno::INVAL, format!("tmpfs: bad option '{}'", option.escape_ascii()));
+        let number = |radix| value.and_then(|v| u32::from_str_radix(v, radix).ok()).ok_or_else(bad);
+        match name {
+            b"mode" => attributes.mode = Some(number(8)? & 0o7777),
+            b"uid" => attributes.uid = Some(number(10)?),
+            b"gid" => attributes.gid = Some(number(10)?),
+            b"size" => size = Some(value.and_then(parse_size).ok_or_else(bad)?),
+            b"nr_inodes" | b"nr_blocks" | b"huge" | b"mpol" | b"inode64" | b"inode32" | b"noswap" => {}
+            _ => return Err(bad()),
+        }
+    }
+    Ok((attributes, size))
 }
 
 /// A size as tmpfs takes it: bytes, with `k`, `m`, `g`, `t`, `p`, `e`, or a percentage of the memory.
@@ -94,17 +102,25 @@ impl Filesystem for TmpFs {
     fn statfs(&self, inode: &dyn Inode) -> Result<FsStat> {
         let mut numbers = self.tree.statfs(inode)?;
         numbers.magic = MAGIC;
-        if let Some(size) = self.size {
-            let block = numbers.block_size.max(1);
-            numbers.blocks = size / block;
-            numbers.blocks_free = numbers.blocks_free.min(numbers.blocks);
-            numbers.blocks_available = numbers.blocks_available.min(numbers.blocks);
-        }
+        // Without a size it is half of the memory, as for shmem_fill_super of mm/shmem.c.
+        let size = self.size.lock().unwrap_or_else(|| rustix::system::sysinfo().totalram / 2);
+        let block = numbers.block_size.max(1);
+        numbers.blocks = size / block;
+        numbers.blocks_free = numbers.blocks_free.min(numbers.blocks);
+        numbers.blocks_available = numbers.blocks_available.min(numbers.blocks);
         Ok(numbers)
     }
 
     fn options(&self) -> Vec<u8> {
-        self.size.map(|s| format!("size={}k", s >> 10).into_bytes()).unwrap_or_default()
+        self.size.lock().map(|s| format!("size={}k", s >> 10).into_bytes()).unwrap_or_default()
+    }
+
+    fn reconfigure(&self, options: &[Vec<u8>]) -> core::result::Result<(), MountError> {
+        // Owner and mode are those of the first mount: shmem_reconfigure of mm/shmem.c.
+        if let (_, Some(size)) = parse(options)? {
+            *self.size.lock() = Some(size);
+        }
+        Ok(())
     }
 
     fn path_of_host(&self, host_path: &[u8]) -> Option<Vec<u8>> {

@@ -183,10 +183,7 @@ pub fn chroot(call: &Call) -> Outcome {
     call.check_alive()?;
     // The current directory stays what it is, even outside the new root.
     let cwd = call.cwd()?;
-    let table = call.table();
-    let generation = call.state.view.generation.load(std::sync::atomic::Ordering::Acquire);
-    let path = path_of(&table, &table.root(), &cwd).ok().flatten();
-    let cwd = Arc::new(crate::state::WorkingDirectory { location: cwd, generation, path });
+    let cwd = call.standing_at(cwd);
     call.change_state(|state| {
         state.cwd = Some(cwd);
         state.root = Some(Arc::new(place));

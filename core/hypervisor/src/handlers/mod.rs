@@ -13,6 +13,8 @@ mod exec_traced;
 mod host;
 mod identity;
 mod mount;
+mod mount_api;
+mod mount_query;
 mod open;
 mod process;
 mod socket;

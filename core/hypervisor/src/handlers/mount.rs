@@ -2,48 +2,75 @@
 
 use umvu_interface::{Capabilities, Errno, MountError};
 
-use crate::call::{Call, Outcome, Reply, DONE};
+use crate::call::{Call, Fail, Outcome, Reply, DONE};
 use crate::guest;
 use crate::mounting::{self, Order};
 use crate::resolve::Last;
 
 fn said(result: Result<(), MountError>) -> Outcome {
-    match result {
-        Ok(()) => DONE,
-        Err(error) => {
-            tracing::info!(%error, "mount refused");
-            Err(error.errno.into())
-        }
-    }
+    result.map_err(refused)?;
+    DONE
+}
+
+/// What a guest sees of an error; the line for people goes to the log.
+pub fn refused(error: MountError) -> Fail {
+    tracing::info!(%error, "mount refused");
+    error.errno.into()
 }
 
 /// Without a faked identity mount(2) is what it is outside: the kernel refuses it.
-fn is_native(call: &Call) -> bool {
+pub fn is_native(call: &Call) -> bool {
     !call.credentials().is_faked()
 }
 
-/// `mount(source, target, type, flags, data)`.
+/// `mount(source, target, type, flags, data)`: the order of `sys_mount` of `fs/namespace.c`.
 pub fn mount(call: &Call) -> Outcome {
     const MAGIC: u64 = 0xc0ed_0000;
+    const MAGIC_MASK: u64 = 0xffff_0000;
     if is_native(call) {
         return Ok(Reply::Continue);
     }
-    let text = |index: usize| if call.raw(index) == 0 { Ok(Vec::new()) } else { call.path(index) };
-    let (fstype, source, target) = (text(2)?, text(0)?, call.path(1)?);
-    let data = if call.raw(4) == 0 { Vec::new() } else { guest::read_string(call.tid(), call.raw(4), 4096)? };
+    let fstype = text(call, 2)?;
+    let source = text(call, 0)?;
+    let data = options(call, 4)?;
+    let target = call.path(1)?;
     let mut flags = call.raw(3);
-    if flags & 0xffff_0000 == MAGIC {
-        flags &= 0xffff;
+    if flags & MAGIC_MASK == MAGIC {
+        flags &= !MAGIC_MASK;
     }
     call.check_alive()?;
-    let order = Order { source: &source, target: &target, fstype: &fstype, flags, data: &data };
+    let order = Order { source: source.as_deref(), target: &target, fstype: fstype.as_deref(), flags, data: &data };
     said(mounting::mount(call, &order))
+}
+
+/// A string that may be null: `copy_mount_string`, to which one without end is no string.
+fn text(call: &Call, index: usize) -> Result<Option<Vec<u8>>, Errno> {
+    match call.raw(index) {
+        0 => Ok(None),
+        _ => call.path(index).map(Some).map_err(|errno| if errno == Errno::NAMETOOLONG { Errno::INVAL } else { errno }),
+    }
+}
+
+/// Options: up to a page, the rest of which need not be readable (`copy_mount_options`).
+fn options(call: &Call, index: usize) -> Result<Vec<u8>, Errno> {
+    if call.raw(index) == 0 {
+        return Ok(Vec::new());
+    }
+    let mut data = guest::read_some(call.tid(), call.raw(index), guest::PATH_MAX)?;
+    data.truncate(guest::PATH_MAX - 1);
+    if let Some(end) = data.iter().position(|b| *b == 0) {
+        data.truncate(end);
+    }
+    Ok(data)
 }
 
 /// `umount2(target, flags)`.
 pub fn umount2(call: &Call) -> Outcome {
     if is_native(call) {
         return Ok(Reply::Continue);
+    }
+    if mounting::refuses(call.u32(1)) {
+        return Err(Errno::INVAL.into());
     }
     let target = call.path(0)?;
     call.check_alive()?;
@@ -52,25 +79,15 @@ pub fn umount2(call: &Call) -> Outcome {
 
 /// `pivot_root(new_root, put_old)`.
 pub fn pivot_root(call: &Call) -> Outcome {
-    not_yet(call)
-}
-
-macro_rules! mount_api {
-    ($($name:ident)*) => {$(
-        /// Part of the mount API that mount(2) and its callers do without: they fall back on `ENOSYS`.
-        pub fn $name(call: &Call) -> Outcome {
-            not_yet(call)
-        }
-    )*};
-}
-
-mount_api! { fsopen fsconfig fsmount fspick open_tree open_tree_attr move_mount mount_setattr statmount listmount }
-
-fn not_yet(call: &Call) -> Outcome {
-    if is_native(call) && call.state.is_plain() {
+    if is_native(call) {
         return Ok(Reply::Continue);
     }
-    Err(Errno::NOSYS.into())
+    if !call.credentials().capable(Capabilities::SYS_ADMIN) {
+        return Err(Errno::PERM.into());
+    }
+    let (new_root, put_old) = (call.path(0)?, call.path(1)?);
+    call.check_alive()?;
+    said(mounting::pivot_root(call, &new_root, &put_old))
 }
 
 /// Calls that name a path and that only the host's root may make: the path is resolved for its errors, then the

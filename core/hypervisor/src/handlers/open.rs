@@ -130,6 +130,11 @@ struct How {
 }
 
 impl How {
+    fn path(close_on_exec: CloseOnExec) -> Self {
+        let cloexec = if close_on_exec == CloseOnExec::Yes { OFlags::CLOEXEC } else { OFlags::empty() };
+        Self { flags: OFlags::PATH | cloexec, mode: 0, resolve: ResolveFlags::empty() }
+    }
+
     fn close_on_exec(&self) -> CloseOnExec {
         if self.flags.contains(OFlags::CLOEXEC) {
             CloseOnExec::Yes
@@ -326,6 +331,16 @@ fn is_own_terminal(place: &Location, path: &[u8]) -> Result<bool> {
     let Some(fd) = place.inode.host_fd() else { return Ok(false) };
     let ours = rustix::fs::fstat(fd)?;
     Ok(rustix::fs::stat(path).is_ok_and(|host| (host.st_dev, host.st_ino) == (ours.st_dev, ours.st_ino)))
+}
+
+/// Gives the guest an `O_PATH` descriptor of a place.
+pub fn give_path(call: &Call, place: &Location, close_on_exec: CloseOnExec) -> Outcome {
+    open_path(call, place, How::path(close_on_exec), place.inode.kind()?)
+}
+
+/// Gives the guest an `O_PATH` placeholder of a place.
+pub fn give_placeholder(call: &Call, place: &Location, fd: OwnedFd, close_on_exec: CloseOnExec) -> Outcome {
+    hand_over_path(call, place, fd, How::path(close_on_exec))
 }
 
 fn open_path(call: &Call, place: &Location, how: How, kind: FileKind) -> Outcome {

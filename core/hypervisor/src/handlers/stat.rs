@@ -1,13 +1,15 @@
 //! The stat family, access, readlink, statfs. Knows nothing of what trees are made of.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
-use umvu_interface::{may_access, Access, Credentials, Errno, FileKind, Ids, MountFlags, Result, Stat};
+use umvu_interface::{may_access, Access, Credentials, Errno, FileKind, Ids, InodeRef, MountFlags, Result, Stat};
 
 use crate::call::{Call, EmptyPath, Outcome, Reply, DONE};
 use crate::fs::proc::ProcInode;
+use crate::listing::{self, MountNumbers};
 use crate::magic::Follower;
-use crate::mount::{Location, MountKind};
+use crate::mount::{Location, Mount, MountKind, Origin};
 use crate::resolve::Last;
 
 const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
@@ -60,15 +62,45 @@ fn by_path(call: &Call, dirfd: i32, path: usize, out: usize, last: Last, empty: 
     DONE
 }
 
+/// What an object was found through: statx(2) tells the mount.
+enum Through {
+    /// A mount of the view.
+    Mount(Arc<Mount>),
+    /// The host's own tree.
+    Host(InodeRef),
+    /// A descriptor of the host.
+    Descriptor(OwnedFd),
+}
+
+impl Through {
+    fn place(place: Location) -> Self {
+        match place.mount.origin {
+            Origin::Host => Self::Host(place.inode),
+            Origin::Carried | Origin::View => Self::Mount(place.mount),
+        }
+    }
+
+    fn numbers(&self, stat: &Stat) -> MountNumbers {
+        match self {
+            Self::Mount(mount) => listing::numbers(mount, stat),
+            Self::Host(inode) => match inode.host_fd() {
+                Some(fd) => listing::numbers_on_host(fd),
+                None => MountNumbers { id: 0, is_root: None },
+            },
+            Self::Descriptor(fd) => listing::numbers_on_host(fd.as_fd()),
+        }
+    }
+}
+
 /// Finds the metadata of a path, or of the descriptor itself for an empty one.
-fn find(call: &Call, dirfd: i32, path: usize, last: Last, empty: EmptyPath) -> Result<(Stat, u64)> {
+fn find(call: &Call, dirfd: i32, path: usize, last: Last, empty: EmptyPath) -> Result<(Stat, Through)> {
     // Since Linux 6.11 a null path with AT_EMPTY_PATH is an empty one.
     let text = if empty == EmptyPath::Allowed && call.raw(path) == 0 { Vec::new() } else { call.path(path)? };
     if text.is_empty() && empty == EmptyPath::Allowed && dirfd != libc::AT_FDCWD {
         return of_descriptor(call, dirfd);
     }
     let place = call.object_at(dirfd, &text, last, empty)?;
-    Ok((shown(call, &place)?, place.mount.id))
+    Ok((shown(call, &place)?, Through::place(place)))
 }
 
 /// The metadata of a place. Objects of `/proc/PID` belong to the identity that the process has in its view.
@@ -115,25 +147,26 @@ pub fn fstat(call: &Call) -> Outcome {
     DONE
 }
 
-/// The metadata of an open descriptor, and the id of the mount it came through.
-fn of_descriptor(call: &Call, fd: i32) -> Result<(Stat, u64)> {
+/// The metadata of an open descriptor, and what it came through.
+fn of_descriptor(call: &Call, fd: i32) -> Result<(Stat, Through)> {
     let fd = call.take_fd(fd)?;
     let numbers = rustix::fs::fstat(&fd)?;
     if let Some(open) = call.supervisor.placeholders.find(numbers.st_dev, numbers.st_ino) {
-        return Ok((open.location.inode.stat()?, open.location.mount.id));
+        return Ok((open.location.inode.stat()?, Through::place(open.location.clone())));
     }
     let table = call.table();
     let mark = umvu_sys::file::mark(fd.as_fd()).unwrap_or(-1);
-    if let Some(mount) = (mark > 0).then(|| table.by_mark(mark)).flatten() {
-        return Ok((mount.filesystem.stat_open(fd.as_fd())?, mount.id));
+    if let Some(mount) = call.supervisor.marked(&table, fd.as_fd(), mark) {
+        return Ok((mount.filesystem.stat_open(fd.as_fd())?, Through::Mount(mount)));
     }
     if mark < 0 || numbers.st_dev == call.supervisor.proc_device {
         // O_PATH descriptors take no mark, and those of /proc have none: their path tells.
         let place = call.supervisor.place_of(call, fd)?;
-        return Ok((shown(call, &place)?, place.mount.id));
+        return Ok((shown(call, &place)?, Through::place(place)));
     }
-    let host = table.lowest_root().mount;
-    Ok((nameless(call, fd.as_fd(), host.filesystem.stat_open(fd.as_fd())?), host.id))
+    let host = table.host().mount;
+    let stat = nameless(call, fd.as_fd(), host.filesystem.stat_open(fd.as_fd())?);
+    Ok((stat, Through::Descriptor(fd)))
 }
 
 /// `statx(dirfd, path, flags, mask, status)`.
@@ -146,8 +179,8 @@ pub fn statx(call: &Call) -> Outcome {
     if call.u32(3) & 0x8000_0000 != 0 || flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE || flags & !known != 0 {
         return Err(Errno::INVAL.into());
     }
-    let (stat, mount) = find(call, call.i32(0), 1, last(flags), empty(flags))?;
-    call.write(call.raw(4), &crate::abi::statx(&stat, mount))?;
+    let (stat, through) = find(call, call.i32(0), 1, last(flags), empty(flags))?;
+    call.write(call.raw(4), &crate::abi::statx(&stat, through.numbers(&stat), call.u32(3)))?;
     DONE
 }
 
@@ -282,6 +315,7 @@ pub fn fstatfs(call: &Call) -> Outcome {
 
 fn write_statfs(call: &Call, place: &Location) -> Outcome {
     let numbers = place.mount.filesystem.statfs(&*place.inode)?;
+    const ST_RELATIME: u64 = 4096;
     // The ST_* bits of these flags are those of mount(2).
     let shown = MountFlags::READ_ONLY
         | MountFlags::NO_SUID
@@ -291,7 +325,11 @@ fn write_statfs(call: &Call, place: &Location) -> Outcome {
         | MountFlags::NO_DIRATIME;
     let mut flags = (place.mount.flags() & shown).bits();
     if place.mount.flags().contains(MountFlags::RELATIME) {
-        flags |= 4096;
+        flags |= ST_RELATIME;
+    }
+    if let (Origin::Host, Some(fd)) = (place.mount.origin, place.inode.host_fd()) {
+        let host = rustix::fs::fstatvfs(fd)?.f_flag.bits();
+        flags |= host & (shown.bits() | ST_RELATIME);
     }
     call.write(call.raw(1), &crate::abi::statfs(&numbers, flags))?;
     DONE

@@ -43,13 +43,17 @@ fn answer(call: &Call, request: Request) -> Answer {
             Ok(_) => Answer::Done,
             Err(error) => failed(error.errno, error.message),
         },
-        Request::Remove { module } => match view.remove(&module) {
-            Ok(_) => Answer::Done,
-            Err(error) => failed(error.errno, error.message),
-        },
+        Request::Remove { module } => {
+            mounting::prune(call);
+            match view.remove(&module) {
+                Ok(_) => Answer::Done,
+                Err(error) => failed(error.errno, error.message),
+            }
+        }
         Request::List => Answer::Modules(modules(call)),
         Request::Mount { source, target, fstype, flags, data } => {
-            let order = Order { source: &source, target: &target, fstype: &fstype, flags, data: &data };
+            let fstype = Some(&fstype[..]).filter(|t| !t.is_empty());
+            let order = Order { source: Some(&source), target: &target, fstype, flags, data: &data };
             match mounting::mount(call, &order) {
                 Ok(()) => Answer::Done,
                 Err(error) => failed(error.errno, error.message),
@@ -131,7 +135,7 @@ fn owners(call: &Call, path: &[u8], direction: Direction) -> Answer {
     use umvu_interface::{FileKind, Inode, OFlags, Opened};
     let shown = path.escape_ascii().to_string();
     let because = |errno: Errno| failed(errno, format!("{shown}: {}", std::io::Error::from(errno)));
-    let host = call.table().lowest_root().mount;
+    let host = call.table().host().mount;
     let store = host.filesystem.as_any().downcast_ref::<umvu_host::HostFs>().and_then(umvu_host::HostFs::ownership);
     let Some(store) = store else {
         return failed(Errno::NOENT, "no owners are faked here: load unrealuid first");

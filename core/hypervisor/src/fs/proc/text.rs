@@ -1,11 +1,13 @@
 //! The texts of `/proc` that a guest must see otherwise than the host: mounts, identity, file system types.
 
-use umvu_interface::{Errno, MountFlags, Result};
+use std::os::fd::AsFd;
+
+use umvu_interface::{Errno, Result, Stat};
 
 use crate::call::Call;
 use crate::fs::proc::ProcInode;
-use crate::mount::{Location, Mount, MountKind, MountTable};
-use crate::resolve::path_of;
+use crate::listing::{self, Entry};
+use crate::mount::Origin;
 use crate::state::ProcessState;
 
 /// Gives the text a guest reads from an object of `/proc`; `None` where the host's is right.
@@ -17,16 +19,23 @@ pub fn of(call: &Call, inode: &ProcInode) -> Result<Option<Vec<u8>>> {
         return filesystems(call).map(Some);
     }
     let Some((pid, name)) = inode.of_process() else { return Ok(None) };
-    let wanted = matches!(name, b"mounts" | b"mountinfo" | b"status" | b"limits");
-    if !wanted {
+    let form = match name {
+        b"mounts" => Some(Form::Mounts),
+        b"mountinfo" => Some(Form::MountInfo),
+        b"mountstats" => Some(Form::MountStats),
+        _ => None,
+    };
+    if form.is_none() && !matches!(name, b"status" | b"limits") && !name.starts_with(b"fdinfo/") {
         return Ok(None);
     }
     let Some(state) = call.supervisor.state_of(pid) else { return Ok(None) };
-    match name {
-        b"mounts" => Ok(Some(list(&state, Form::Mounts))),
-        b"mountinfo" => Ok(Some(list(&state, Form::MountInfo))),
-        b"status" => status(call, &state, pid).map(Some),
-        _ => limits(&state, pid).map(Some),
+    match (form, name) {
+        // The host's own file can be polled for changes.
+        (Some(_), _) if state.view.mounts.load().is_host() && state.root.is_none() => Ok(None),
+        (Some(form), _) => Ok(Some(list(call, &state, form))),
+        (None, b"status") => status(call, &state, pid).map(Some),
+        (None, b"limits") => limits(&state, pid).map(Some),
+        (None, name) => descriptor(call, pid, name.strip_prefix(b"fdinfo/").unwrap_or_default()),
     }
 }
 
@@ -45,109 +54,70 @@ fn filesystems(call: &Call) -> Result<Vec<u8>> {
     Ok(text)
 }
 
+/// A form of the list of mounts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Mounts,
     MountInfo,
+    MountStats,
 }
 
-/// The host's mounts, as far as they are still seen, and the view's.
-fn list(state: &ProcessState, form: Form) -> Vec<u8> {
+/// The mounts that a process sees: `fs/proc_namespace.c`.
+fn list(call: &Call, state: &ProcessState, form: Form) -> Vec<u8> {
     let table = state.view.mounts.load();
     let root = state.root.as_ref().map_or_else(|| table.root(), |r| (**r).clone());
-    let name = if form == Form::Mounts { "/proc/self/mounts" } else { "/proc/self/mountinfo" };
-    let mut out = Vec::new();
-    if root.mount.kind == MountKind::Host {
-        let text = host(name).unwrap_or_default();
-        for line in text.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
-            out.extend_from_slice(line);
-            out.push(b'\n');
-        }
-    }
-    for mount in table.mounts().iter().filter(|m| m.kind != MountKind::Host) {
-        if mount.kind == MountKind::Proc && root.mount.kind == MountKind::Host && mount.module.is_none() && mount.id < 4
-        {
-            continue;
-        }
-        if let Some(line) = line(&table, &root, mount, form) {
-            out.extend_from_slice(&line);
-        }
-    }
-    out
+    listing::of(call, &table, &root).iter().flat_map(|entry| line(entry, form)).collect()
 }
 
-fn line(table: &MountTable, root: &Location, mount: &std::sync::Arc<Mount>, form: Form) -> Option<Vec<u8>> {
-    let top = Location { mount: mount.clone(), inode: mount.root.clone() };
-    let at = escape(&path_of(table, root, &top).ok()??);
-    let source = if mount.source.is_empty() { b"none".to_vec() } else { escape(&mount.source) };
-    let fstype = escape(&mount.fstype);
-    let flags = flags(mount);
-    let mut options = mount.filesystem.options();
-    let mut out = Vec::new();
+fn line(entry: &Entry, form: Form) -> Vec<u8> {
+    let (source, point, fstype) = (escape(&entry.source), escape(&entry.point), escape(&entry.fstype));
     match form {
         Form::Mounts => {
-            if !options.is_empty() {
-                options.insert(0, b',');
-            }
-            for part in [&source[..], b" ", &at, b" ", &fstype, b" ", flags.as_bytes(), &options, b" 0 0\n"] {
-                out.extend_from_slice(part);
-            }
+            let read_only = entry.options.starts_with(b"ro") || entry.super_options.starts_with(b"ro");
+            let access: &[u8] = if read_only { b"ro" } else { b"rw" };
+            let options = [access, after_access(&entry.options), after_access(&entry.super_options)].concat();
+            [&source[..], b" ", &point, b" ", &fstype, b" ", &options, b" 0 0\n"].concat()
         }
         Form::MountInfo => {
-            let stat = mount.root.stat().ok()?;
-            let parent = table.attachment(mount).map_or(0, |a| a.covered.mount.id);
-            let (major, minor) = (rustix::fs::major(stat.dev), rustix::fs::minor(stat.dev));
-            let base = escape(&[b"/", &mount.root.path().ok()?[..]].concat());
-            let head = format!("{} {} {major}:{minor} ", shown_id(mount.id), shown_id(parent));
-            let access = if mount.flags().contains(MountFlags::READ_ONLY) { "ro" } else { "rw" };
-            if !options.is_empty() {
-                options.insert(0, b',');
-            }
-            let tail = format!(" {flags} - ");
-            for part in [
-                head.as_bytes(),
-                &base,
-                b" ",
-                &at,
-                tail.as_bytes(),
-                &fstype,
-                b" ",
-                &source,
-                b" ",
-                access.as_bytes(),
-                &options,
-                b"\n",
-            ] {
-                out.extend_from_slice(part);
-            }
+            let (major, minor) = entry.device;
+            let numbers = format!("{} {} {major}:{minor} ", entry.id, entry.parent);
+            let space: &[u8] = if entry.propagation.is_empty() { b"" } else { b" " };
+            let place = [&escape(&entry.root)[..], b" ", &point, b" ", &entry.options].concat();
+            let what = [&fstype[..], b" ", &source, b" ", &entry.super_options, b"\n"].concat();
+            [numbers.as_bytes(), &place, space, &entry.propagation, b" - ", &what].concat()
+        }
+        Form::MountStats => {
+            [b"device ", &source[..], b" mounted on ", &point, b" with fstype ", &fstype, b"\n"].concat()
         }
     }
-    Some(out)
 }
 
-/// Ids that do not collide with the host's mounts in the same list.
-fn shown_id(id: u64) -> u64 {
-    100_000 + id
+/// Options without the `rw` or `ro` they begin with.
+fn after_access(options: &[u8]) -> &[u8] {
+    options.get(2..).unwrap_or_default()
 }
 
-fn flags(mount: &Mount) -> String {
-    let flags = mount.flags();
-    let mut text = String::from(if flags.contains(MountFlags::READ_ONLY) { "ro" } else { "rw" });
-    let names = [
-        (MountFlags::NO_SUID, ",nosuid"),
-        (MountFlags::NO_DEV, ",nodev"),
-        (MountFlags::NO_EXEC, ",noexec"),
-        (MountFlags::NO_ATIME, ",noatime"),
-        (MountFlags::NO_DIRATIME, ",nodiratime"),
-        (MountFlags::RELATIME, ",relatime"),
-        (MountFlags::NO_SYMFOLLOW, ",nosymfollow"),
-    ];
-    for (flag, name) in names {
-        if flags.contains(flag) {
-            text.push_str(name);
+/// What is told of a descriptor, with the number of the mount as it is listed.
+fn descriptor(call: &Call, pid: u32, number: &[u8]) -> Result<Option<Vec<u8>>> {
+    let Some(n) = std::str::from_utf8(number).ok().and_then(|n| n.parse().ok()) else { return Ok(None) };
+    let fd = call.supervisor.threads.take_fd(pid, n)?;
+    let stat = rustix::fs::fstat(&fd)?;
+    let mount = match call.supervisor.placeholders.find(stat.st_dev, stat.st_ino) {
+        Some(open) => Some(open.location.mount.clone()),
+        None => {
+            let mark = umvu_sys::file::mark(fd.as_fd()).unwrap_or(0);
+            call.supervisor.marked(&call.table(), fd.as_fd(), mark)
         }
-    }
-    text
+    };
+    let Some(mount) = mount.filter(|m| m.origin != Origin::Host) else { return Ok(None) };
+    let id = listing::numbers(&mount, &Stat::default()).id;
+    let text = host(&format!("/proc/{pid}/fdinfo/{n}"))?;
+    let lines = text.split_inclusive(|b| *b == b'\n');
+    let shown = lines.flat_map(|line| match line.starts_with(b"mnt_id:") {
+        true => format!("mnt_id:\t{id}\n").into_bytes(),
+        false => line.to_vec(),
+    });
+    Ok(Some(shown.collect()))
 }
 
 /// `mangle` of `fs/seq_file.c`: blanks and backslashes in octal.

@@ -1,0 +1,146 @@
+//! Unmounting, and what keeps a mount from it. Knows no file system type.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use umvu_interface::{Errno, MountError, OFlags};
+
+use super::{fail, how, may_mount, shown, Result};
+use crate::call::Call;
+use crate::mount::{Location, Mount, MountTable};
+use crate::resolve::Last;
+
+/// Whether umount2(2) knows none of the ways that `flags` ask for.
+pub fn refuses(flags: u32) -> bool {
+    flags & !(how::FORCE | how::DETACH | how::EXPIRE | how::NOFOLLOW) != 0
+}
+
+/// Unmounts: `ksys_umount` and `do_umount` of `fs/namespace.c`.
+///
+/// # Errors
+/// An errno for umount2(2) and a line for people:
+/// - `EINVAL`: an unknown flag
+/// - those of resolving the target
+/// - `EPERM`: not the root of the view
+/// - `EINVAL`: not a mount point of the view; `MNT_EXPIRE` with another way, or for the root
+/// - `EBUSY`: in use
+/// - `EAGAIN`: `MNT_EXPIRE`, and it has been used since the last time
+pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
+    if refuses(flags) {
+        return Err(fail(target, Errno::INVAL));
+    }
+    prune(call);
+    // Finding the mount is a use of it that does not count.
+    let expiring: Vec<u64> = expiring(&call.table());
+    let last = if flags & how::NOFOLLOW != 0 { Last::NoFollow } else { Last::Follow };
+    let at = call.object(libc::AT_FDCWD, target, last).map_err(|errno| fail(target, errno))?;
+    may_mount(call)?;
+    let view = call.state.view.clone();
+    let _change = view.change.lock();
+    let mut table = (*call.table()).clone();
+    if !at.is_mount_root() || !table.is_in_tree(&at.mount) {
+        return Err(MountError::new(Errno::INVAL, format!("{}: not a mount point", shown(target))));
+    }
+    let leaving = table.subtree(&at.mount);
+    let has_mounts = leaving.iter().skip(1).any(|m| !m.is_carried());
+    if flags & how::EXPIRE != 0 {
+        let is_root = call.root(&table).mount.id == at.mount.id;
+        if is_root || flags & (how::FORCE | how::DETACH) != 0 {
+            return Err(fail(target, Errno::INVAL));
+        }
+        if has_mounts || in_use(call, &at.mount, Place::Anywhere) {
+            return Err(busy(target, "it is in use"));
+        }
+        if !expiring.contains(&at.mount.id) {
+            at.mount.expiring.store(true, Ordering::Relaxed);
+            return Err(fail(target, Errno::AGAIN));
+        }
+    }
+    let Some(attachment) = table.attachment(&at.mount).cloned() else {
+        return match flags & how::DETACH {
+            0 => Err(busy(target, "it is the root of the view")),
+            _ => Err(MountError::new(Errno::INVAL, format!("{}: the root of the view", shown(target)))),
+        };
+    };
+    // Who stands in what is mounted on `/` stands in what comes to light.
+    let on_root = attachment.name.is_empty() && table.top(table.lowest_root()).mount.id == at.mount.id;
+    if flags & how::DETACH == 0 {
+        if has_mounts {
+            return Err(busy(target, "something is mounted in it"));
+        }
+        let counted = if on_root { Place::NotCurrent } else { Place::Anywhere };
+        if in_use(call, &at.mount, counted) {
+            return Err(busy(target, "a process uses it"));
+        }
+    }
+    at.mount.filesystem.sync().map_err(|errno| {
+        let cause = std::io::Error::from(errno);
+        MountError::new(errno, format!("{}: not unmounted: {cause}", shown(target)))
+    })?;
+    at.mount.left_root.store(on_root, Ordering::Relaxed);
+    for mount in leaving.iter().rev() {
+        table.detach(mount);
+        if flags & how::DETACH != 0 && in_use(call, mount, Place::Anywhere) {
+            table.keep_detached(mount.clone());
+        }
+    }
+    view.set_mounts(table);
+    Ok(())
+}
+
+fn expiring(table: &MountTable) -> Vec<u64> {
+    table.mounts().iter().filter(|m| m.expiring.load(Ordering::Relaxed)).map(|m| m.id).collect()
+}
+
+fn busy(target: &[u8], why: &str) -> MountError {
+    MountError::new(Errno::BUSY, format!("{}: busy: {why}", shown(target)))
+}
+
+/// Forgets the mounts that are in no tree and that nobody uses any more.
+pub fn prune(call: &Call) {
+    if call.table().detached().is_empty() {
+        return;
+    }
+    let view = call.state.view.clone();
+    let _change = view.change.lock();
+    let mut table = (*call.table()).clone();
+    for loose in table.detached().to_vec() {
+        let tree = table.subtree(&loose);
+        if tree.iter().any(|m| in_use(call, m, Place::Anywhere)) {
+            continue;
+        }
+        for mount in tree.iter().rev() {
+            table.detach(mount);
+        }
+        table.forget(&loose);
+    }
+    view.set_mounts(table);
+}
+
+/// Which uses of a mount count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// All.
+    Anywhere,
+    /// All but current directories.
+    NotCurrent,
+}
+
+/// Whether a process has its root or current directory, an open directory or an open file in a mount. Running
+/// programs and mappings do not count: they carry no mark.
+fn in_use(call: &Call, mount: &Arc<Mount>, counted: Place) -> bool {
+    let inside = |location: &Location| location.mount.id == mount.id;
+    let guests = call.supervisor.living();
+    guests.iter().any(|(_, state)| {
+        state.root.as_ref().is_some_and(|r| inside(r))
+            || (counted == Place::Anywhere && state.cwd.as_ref().is_some_and(|c| inside(&c.location)))
+    }) || (counted == Place::Anywhere && call.supervisor.placeholders.any_in(mount.id))
+        || guests.iter().any(|(pid, _)| call.supervisor.has_open_file_of(*pid, mount, |_| true))
+}
+
+/// Whether a process has a file open for writing that it opened through one of `mounts`.
+pub fn is_written(call: &Call, mounts: &[Arc<Mount>]) -> bool {
+    let writes = |flags: OFlags| !(flags & OFlags::ACCMODE).is_empty();
+    let guests = call.supervisor.living();
+    guests.iter().any(|(pid, _)| mounts.iter().any(|m| call.supervisor.has_open_file_of(*pid, m, writes)))
+}
