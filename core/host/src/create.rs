@@ -186,7 +186,7 @@ fn record(store: &Store, object: BorrowedFd<'_>, mut shown: Override) -> Result<
 
 /// Makes an object on the host.
 fn make(directory: BorrowedFd<'_>, name: &Name, what: &Creation<'_>, mode: u32) -> Result<()> {
-    let name = name.as_bytes();
+    let (entry, name) = (name, name.as_bytes());
     let mode = Mode::from_raw_mode(mode & 0o7777);
     match what {
         Creation::Regular { .. } => rustix::fs::mknodat(directory, name, FileType::RegularFile, mode, 0),
@@ -194,6 +194,7 @@ fn make(directory: BorrowedFd<'_>, name: &Name, what: &Creation<'_>, mode: u32) 
         Creation::Symlink { target } => rustix::fs::symlinkat(*target, directory, name),
         Creation::Fifo { .. } => rustix::fs::mknodat(directory, name, FileType::Fifo, mode, 0),
         Creation::Socket { .. } => rustix::fs::mknodat(directory, name, FileType::Socket, mode, 0),
+        Creation::BoundSocket { bind, .. } => bind.bind(directory, entry, mode.as_raw_mode()),
         Creation::CharDevice { rdev, .. } => {
             rustix::fs::mknodat(directory, name, FileType::CharacterDevice, mode, *rdev)
         }
@@ -214,6 +215,7 @@ fn mode_of(what: &Creation<'_>) -> u32 {
         | Creation::Directory { mode }
         | Creation::Fifo { mode }
         | Creation::Socket { mode }
+        | Creation::BoundSocket { mode, .. }
         | Creation::CharDevice { mode, .. }
         | Creation::BlockDevice { mode, .. } => *mode,
     }
@@ -225,7 +227,7 @@ fn kind_of(what: &Creation<'_>) -> FileKind {
         Creation::Directory { .. } => FileKind::Directory,
         Creation::Symlink { .. } => FileKind::Symlink,
         Creation::Fifo { .. } => FileKind::Fifo,
-        Creation::Socket { .. } => FileKind::Socket,
+        Creation::Socket { .. } | Creation::BoundSocket { .. } => FileKind::Socket,
         Creation::CharDevice { .. } => FileKind::CharDevice,
         Creation::BlockDevice { .. } => FileKind::BlockDevice,
     }

@@ -204,6 +204,11 @@ pub enum Creation<'a> {
     Socket {
         mode: u32,
     },
+    /// A socket that somebody holds: the object is made by `bind`, and is the end that others connect to.
+    BoundSocket {
+        mode: u32,
+        bind: &'a dyn BindSocket,
+    },
     /// `rdev` as encoded by makedev(3). Character device 0:0 is a whiteout, which every user may make.
     CharDevice {
         mode: u32,
@@ -213,6 +218,17 @@ pub enum Creation<'a> {
         mode: u32,
         rdev: u64,
     },
+}
+
+/// Binds a socket to a new name: what makes the object of [`Creation::BoundSocket`].
+pub trait BindSocket: Sync + std::fmt::Debug {
+    /// Binds it to `name` in a directory of the host; `mode` holds permission bits (07777).
+    ///
+    /// # Errors
+    /// - `EEXIST`: the name exists.
+    /// - `EINVAL`: the socket has a name.
+    /// - others as mknod(2).
+    fn bind(&self, directory: BorrowedFd<'_>, name: &Name, mode: u32) -> Result<()>;
 }
 
 /// What kind of entry a removal is for.

@@ -12,8 +12,8 @@ mod name;
 pub use access::{may_access, may_delete, Access};
 pub use caller::{Caller, Capabilities, Credentials, Ids, Origin};
 pub use inode::{
-    Creation, DirEntry, FileKind, Filesystem, FsStat, Inode, InodeRef, Opened, RemoveKind, RenameFlags, SetAttr,
-    SetTime, Stat, Timestamp, XattrSet,
+    BindSocket, Creation, DirEntry, FileKind, Filesystem, FsStat, Inode, InodeRef, Opened, RemoveKind, RenameFlags,
+    SetAttr, SetTime, Stat, Timestamp, XattrSet,
 };
 pub use module::{
     FilesystemType, Identity, InnerMounts, LayerUse, LoadError, Loaded, Module, ModuleDescriptor, MountError,
