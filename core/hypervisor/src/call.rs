@@ -22,6 +22,8 @@ pub enum Reply {
     Continue,
     /// The rest may block: it is done on a thread of its own and ends early when the guest gets a signal.
     Block(Box<dyn FnOnce(&Call) -> Outcome + Send>),
+    /// The rest is done on a thread of its own, which signals of the guest do not concern.
+    Aside(Box<dyn FnOnce(&Call) -> Outcome + Send>),
     /// Somebody else has answered or will.
     Answered,
 }
@@ -275,7 +277,7 @@ impl Call {
                 Err(errno) => listener.answer(id, Err(errno)),
             },
             Ok(Reply::Continue) => listener.answer_continue(id),
-            Ok(Reply::Answered | Reply::Block(_)) => Ok(()),
+            Ok(Reply::Answered | Reply::Block(_) | Reply::Aside(_)) => Ok(()),
             Err(Fail::Errno(errno)) => listener.answer(id, Err(errno)),
             Err(Fail::Interrupted) => listener.answer_raw_error(id, 512),
             Err(Fail::Gone) => Ok(()),

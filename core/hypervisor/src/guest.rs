@@ -149,3 +149,9 @@ pub fn proc_path(fd: BorrowedFd<'_>) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
+
+/// A descriptor of ours, as a path by which a guest reaches what it names.
+pub fn path_for_guests(fd: BorrowedFd<'_>) -> Vec<u8> {
+    use std::os::fd::AsRawFd;
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into_bytes()
+}

@@ -1,8 +1,9 @@
 //! Ends a blocking call of ours when the guest it is done for gets a signal or dies. Knows nothing of the call.
 //!
-//! A guest whose notification has been received waits for nothing but death, so that signals do not run calls
-//! twice; a call that may block for long must therefore be ended by us. The kernel tells nobody of a pending
-//! signal of another process: `/proc/PID/status` is looked at, for as long as such a call lasts.
+//! Where it can, a guest makes a call that blocks itself (`redirect`); this is for guests that a debugger holds.
+//! A guest whose notification has been received waits for nothing but death, and the kernel tells nobody of a
+//! pending signal of another process: one thread looks at `/proc/PID/status` of all such guests while there are any.
+//! It repeats our signal until the call has ended, so it does not matter whether the call had begun to block.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,75 +15,156 @@ use umvu_interface::Errno;
 use crate::call::{Call, Fail, Outcome};
 
 /// The signal that interrupts our own blocking calls.
-pub const SIGNAL: Signal = Signal::USR2;
+const SIGNAL: Signal = Signal::USR2;
+/// How long a signal may go unnoticed.
+const INTERVAL: Duration = Duration::from_millis(4);
 
-struct Shared {
-    /// Thread id of the blocked thread of ours; 0 when it is done.
+/// The blocking calls that are watched over.
+#[derive(Default)]
+pub struct Watches {
+    list: Mutex<Vec<Arc<Watched>>>,
+}
+
+struct Watched {
+    /// Thread id of the blocked thread of ours.
     thread: u32,
-    interrupted: bool,
+    call: Call,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Default)]
+struct Progress {
+    is_over: bool,
+    /// What was found when the guest was looked at last.
+    seen: Pending,
+}
+
+/// Whether a signal is pending that a thread would take now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Pending {
+    /// None is.
+    #[default]
+    No,
+    /// One is that any thread of the process may take.
+    Shared,
+    /// One is that no other thread will take, or the guest is gone.
+    Own,
 }
 
 /// Watches over one blocking call.
-pub struct Watch {
-    shared: Arc<Mutex<Shared>>,
-}
+pub struct Watch(Arc<Watched>);
 
 impl Watch {
     /// Begins, on the thread that will block.
     pub fn begin(call: &Call) -> Self {
         let thread = u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(0);
-        let shared = Arc::new(Mutex::new(Shared { thread, interrupted: false }));
-        if let Err(errno) = umvu_sys::process::admit_signal(SIGNAL) {
+        if let Err(errno) = umvu_sys::process::on_signal_interrupt(SIGNAL) {
             tracing::warn!(%errno, "blocking calls cannot be interrupted");
         }
-        let (watched, call) = (shared.clone(), call.clone());
-        let spawned = std::thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(move || {
-            let mut wait = Duration::from_millis(1);
-            loop {
-                std::thread::sleep(wait);
-                wait = (wait * 2).min(Duration::from_millis(10));
-                let mut shared = watched.lock();
-                if shared.thread == 0 {
-                    return;
-                }
-                if !call.supervisor.listener.is_valid(call.notification.id) || has_signal(call.tid()) {
-                    shared.interrupted = true;
-                    if umvu_sys::process::interrupt_thread(shared.thread, SIGNAL).is_err() {
-                        return;
-                    }
-                }
+        let watched = Arc::new(Watched { thread, call: call.clone(), progress: Mutex::default() });
+        let mut list = call.supervisor.watches.list.lock();
+        list.push(watched.clone());
+        if list.len() == 1 {
+            let supervisor = call.supervisor.clone();
+            let all = move || watch(&supervisor.watches);
+            if let Err(error) = std::thread::Builder::new().name("signals".into()).stack_size(128 << 10).spawn(all) {
+                tracing::warn!(%error, "blocking calls are not watched");
+                list.clear();
             }
-        });
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "blocking call is not watched");
         }
-        Self { shared }
+        Self(watched)
     }
 
     /// Ends; a call that we interrupted is one that a signal interrupted.
     pub fn end(self, outcome: Outcome) -> Outcome {
-        let mut shared = self.shared.lock();
-        shared.thread = 0;
-        match outcome {
-            Err(Fail::Errno(Errno::INTR)) if shared.interrupted => Err(Fail::Interrupted),
-            other => other,
+        let mut progress = self.0.progress.lock();
+        progress.is_over = true;
+        match (outcome, progress.seen) {
+            // The kernel restarts the call if the handler wants it. It does so only with a signal in hand: without
+            // one the guest would see this errno, which is none.
+            (Err(Fail::Errno(Errno::INTR)), Pending::Own) => Err(Fail::Interrupted),
+            (outcome, _) => outcome,
         }
     }
 }
 
-/// Whether a signal is pending that the thread would take now.
-fn has_signal(tid: u32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else { return true };
-    let set = |name: &str| {
-        status
-            .lines()
-            .find_map(|l| l.strip_prefix(name))
-            .and_then(|v| u64::from_str_radix(v.trim(), 16).ok())
-            .unwrap_or(0)
-    };
-    let ignored = set("SigIgn:");
+/// Looks after all blocking calls until there are none.
+fn watch(watches: &Watches) {
+    loop {
+        std::thread::sleep(INTERVAL);
+        let mut list = watches.list.lock();
+        list.retain(|watched| {
+            // Held while the signal is sent: the thread may be another's after the end.
+            let mut progress = watched.progress.lock();
+            if !progress.is_over {
+                watched.look(&mut progress);
+            }
+            !progress.is_over
+        });
+        if list.is_empty() {
+            return;
+        }
+    }
+}
+
+impl Watched {
+    fn look(&self, progress: &mut Progress) {
+        let gone = !self.call.supervisor.listener.is_valid(self.call.notification.id);
+        let found = if gone { Pending::Own } else { pending(self.call.tid()) };
+        let before = std::mem::replace(&mut progress.seen, found);
+        // Another thread takes a shared signal at once, if it is to.
+        if found == Pending::Own || (found == Pending::Shared && before == Pending::Shared) {
+            if let Err(errno) = umvu_sys::process::interrupt_thread(self.thread, SIGNAL) {
+                tracing::debug!(%errno, "blocking call not interrupted");
+            }
+        }
+    }
+}
+
+fn pending(tid: u32) -> Pending {
+    match std::fs::read_to_string(format!("/proc/{tid}/status")) {
+        Ok(status) => pending_in(&status),
+        Err(_) => Pending::Own,
+    }
+}
+
+/// What proc_pid_status(5) says of pending signals.
+fn pending_in(status: &str) -> Pending {
     // Without a handler these do nothing: SIGCHLD, SIGCONT, SIGURG, SIGWINCH.
-    let harmless = (1u64 << 16) | (1 << 17) | (1 << 22) | (1 << 27);
-    let pending = (set("SigPnd:") | set("ShdPnd:")) & !set("SigBlk:") & !ignored;
-    pending & !(harmless & !set("SigCgt:")) != 0
+    const HARMLESS: u64 = (1 << 16) | (1 << 17) | (1 << 22) | (1 << 27);
+    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map_or("", str::trim);
+    let set = |name: &str| u64::from_str_radix(field(name), 16).unwrap_or(0);
+    let passed_over = set("SigBlk:") | set("SigIgn:") | (HARMLESS & !set("SigCgt:"));
+    let shared = set("ShdPnd:") & !passed_over != 0;
+    if set("SigPnd:") & !passed_over != 0 || (shared && field("Threads:") == "1") {
+        Pending::Own
+    } else if shared {
+        Pending::Shared
+    } else {
+        Pending::No
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(threads: u32, own: &str, shared: &str, blocked: &str, caught: &str) -> Pending {
+        pending_in(&format!(
+            "Threads:\t{threads}\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\t{blocked}\nSigIgn:\t0\nSigCgt:\t{caught}\n"
+        ))
+    }
+
+    #[test]
+    fn only_signals_that_would_be_taken_are_pending() {
+        let alarm = "0000000000002000";
+        let child = "0000000000010000";
+        assert_eq!(status(1, "0", "0", "0", "0"), Pending::No);
+        assert_eq!(status(1, "0", alarm, alarm, alarm), Pending::No);
+        assert_eq!(status(1, child, "0", "0", "0"), Pending::No);
+        assert_eq!(status(1, child, "0", "0", child), Pending::Own);
+        assert_eq!(status(1, "0", alarm, "0", alarm), Pending::Own);
+        assert_eq!(status(2, "0", alarm, "0", alarm), Pending::Shared);
+        assert_eq!(status(2, alarm, "0", "0", alarm), Pending::Own);
+    }
 }

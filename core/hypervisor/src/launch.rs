@@ -363,17 +363,12 @@ fn watch_signals() -> Result<SignalFd, StartError> {
 /// Reaps guests until there are none. Returns the status of the first if the front process does not know it yet: when
 /// it was the last.
 fn reap(supervisor: &Supervisor, first: u32, status: &OwnedFd, signals: &SignalFd) -> Option<i32> {
-    let own_children = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::__WNOTHREAD;
     let is_first = |pid: nix::unistd::Pid| u32::try_from(pid.as_raw()) == Ok(first);
     let mut front_waits = true;
     let mut untold = None;
     loop {
         loop {
-            let next = {
-                let _nobody_traced = supervisor.tracing.write();
-                waitid(Id::All, own_children)
-            };
-            let ended = match next {
+            let ended = match crate::children::next(supervisor) {
                 Ok(WaitStatus::Exited(pid, value)) => Some((pid, value)),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => Some((pid, 128 + signal as i32)),
                 Ok(WaitStatus::Stopped(pid, signal)) => {

@@ -9,8 +9,10 @@
 mod abi;
 mod call;
 mod carried;
+mod children;
 mod contexts;
 mod credentials;
+mod escort;
 mod filter;
 mod fs;
 mod guest;

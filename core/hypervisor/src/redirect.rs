@@ -32,6 +32,8 @@ pub enum Argument {
     Word(u64),
     /// The address of a NUL-terminated string.
     String(Vec<u8>),
+    /// The address of some bytes, into which the addresses of others are put at offsets.
+    Bytes(Vec<u8>, Vec<(usize, Vec<u8>)>),
     /// The address of an array of strings that ends in a null pointer.
     Strings(Vec<Element>),
 }
@@ -107,6 +109,12 @@ fn arrange(call: &Call, instead: &Instead, then: impl FnOnce(&Regs) -> Then) -> 
     Ok(Reply::Answered)
 }
 
+/// Has the next notification of the guest continued if it is this call, whose arguments somebody else sees to.
+pub fn expect(call: &Call, nr: i32, args: [u64; 6]) {
+    let pending = Pending { nr, args, address: 0, memory: Vec::new(), then: Then::Nothing };
+    call.supervisor.redirected.insert(call.tid(), pending);
+}
+
 /// If the call is one that was arranged for, writes its arguments and has it executed.
 pub fn resume(call: &Call) -> Option<Outcome> {
     // Another one is of a signal handler that the thread took first; what was arranged comes later.
@@ -148,7 +156,7 @@ fn run_and_restore(call: &Call, regs: &Regs) -> Outcome {
 }
 
 /// Lays the memory of the arguments out below the stack.
-fn layout(stack: u64, instead: &Instead) -> ([u64; 6], u64, Vec<u8>) {
+pub fn layout(stack: u64, instead: &Instead) -> ([u64; 6], u64, Vec<u8>) {
     let mut memory: Vec<u8> = Vec::new();
     // Offsets in `memory` that hold offsets, to become addresses.
     let mut relative: Vec<usize> = Vec::new();
@@ -160,6 +168,22 @@ fn layout(stack: u64, instead: &Instead) -> ([u64; 6], u64, Vec<u8>) {
                 words.push((memory.len() as u64, true));
                 memory.extend_from_slice(text);
                 memory.push(0);
+            }
+            Argument::Bytes(bytes, pointers) => {
+                let mut addresses = Vec::new();
+                for (_, target) in pointers {
+                    addresses.push(memory.len() as u64);
+                    memory.extend_from_slice(target);
+                    memory.resize(memory.len().next_multiple_of(8), 0);
+                }
+                let start = memory.len();
+                words.push((start as u64, true));
+                memory.extend_from_slice(bytes);
+                memory.resize(memory.len().next_multiple_of(8), 0);
+                for ((at, _), address) in pointers.iter().zip(addresses) {
+                    memory[start + at..start + at + 8].copy_from_slice(&address.to_ne_bytes());
+                    relative.push(start + at);
+                }
             }
             Argument::Strings(elements) => {
                 let mut pointers = Vec::new();
@@ -252,5 +276,20 @@ mod tests {
         let word = |i: usize| u64::from_ne_bytes(memory[array + 8 * i..array + 8 * i + 8].try_into().unwrap());
         assert_eq!((word(0), word(1), word(2)), (address + 3, 7, 0));
         assert_eq!(&memory[..5], b"/x\0a\0");
+    }
+    #[test]
+    fn structures_point_to_what_lies_beside_them() {
+        let mut header = vec![0; 24];
+        header[16] = 5;
+        let instead = Instead {
+            nr: 46,
+            arguments: vec![Argument::Word(3), Argument::Bytes(header, vec![(8, b"name".to_vec())])],
+        };
+        let (args, address, memory) = layout(0x7fff_0000_0000, &instead);
+        assert_eq!(args[0], 3);
+        let header = usize::try_from(args[1] - address).unwrap();
+        let pointer = u64::from_ne_bytes(memory[header + 8..header + 16].try_into().unwrap());
+        let name = usize::try_from(pointer - address).unwrap();
+        assert_eq!((&memory[name..name + 4], memory[header + 16]), (b"name".as_slice(), 5));
     }
 }

@@ -192,7 +192,11 @@ fn handle(supervisor: &Arc<Supervisor>, notification: umvu_sys::seccomp::Notific
 
 fn finish(call: Call, outcome: Outcome) {
     match outcome {
-        Ok(Reply::Block(rest)) => block(call, rest),
+        Ok(Reply::Block(rest)) => aside(call, "blocking", |call| {
+            let watch = crate::interrupt::Watch::begin(call);
+            watch.end(guarded(call, rest))
+        }),
+        Ok(Reply::Aside(rest)) => aside(call, "escort", |call| guarded(call, rest)),
         outcome => {
             if let Some(trace) = &call.supervisor.trace {
                 trace.line(&call, &outcome);
@@ -213,12 +217,11 @@ fn guarded(call: &Call, handler: impl FnOnce(&Call) -> Outcome) -> Outcome {
     }
 }
 
-fn block(call: Call, rest: Box<dyn FnOnce(&Call) -> Outcome + Send>) {
+/// Finishes a call on a thread of its own.
+fn aside(call: Call, name: &str, rest: impl FnOnce(&Call) -> Outcome + Send + 'static) {
     let lost = call.clone();
-    let spawned = std::thread::Builder::new().name("blocking".into()).stack_size(256 << 10).spawn(move || {
-        let watch = crate::interrupt::Watch::begin(&call);
-        let outcome = guarded(&call, rest);
-        let outcome = watch.end(outcome);
+    let spawned = std::thread::Builder::new().name(name.into()).stack_size(256 << 10).spawn(move || {
+        let outcome = rest(&call);
         finish(call, outcome);
     });
     if spawned.is_err() {

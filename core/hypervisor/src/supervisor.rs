@@ -50,6 +50,8 @@ pub struct Supervisor {
     pub tracing: parking_lot::RwLock<()>,
     /// Names of programs that cannot be seen, and of which that was said.
     pub unreadable: dashmap::DashSet<String>,
+    /// Calls of ours that block.
+    pub watches: crate::interrupt::Watches,
     /// Whether the main guest has ended.
     pub ended: AtomicBool,
     next_id: AtomicU64,
@@ -81,6 +83,7 @@ impl Supervisor {
             redirected: dashmap::DashMap::new(),
             tracing: parking_lot::RwLock::new(()),
             unreadable: dashmap::DashSet::new(),
+            watches: crate::interrupt::Watches::default(),
             ended: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
         })

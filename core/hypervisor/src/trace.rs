@@ -55,7 +55,7 @@ pub fn describe(call: &Call, outcome: &Outcome) -> String {
         Ok(Reply::Value(value)) => (Some(*value), "answered"),
         Ok(Reply::Descriptor(..)) => (None, "descriptor"),
         Ok(Reply::Continue) => (None, "native"),
-        Ok(Reply::Block(_)) => (None, "may block"),
+        Ok(Reply::Block(_) | Reply::Aside(_)) => (None, "may block"),
         Ok(Reply::Answered) => (None, "redirected"),
         Err(Fail::Errno(errno)) => (Some(-i64::from(errno.raw_os_error())), "answered"),
         Err(Fail::Interrupted) => (Some(-512), "interrupted"),

@@ -252,3 +252,34 @@ pub fn admit_signal(signal: Signal) -> Result<(), Errno> {
     set.add(signal);
     set.thread_unblock().map_err(from_nix)
 }
+
+/// What has become of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildChange {
+    /// It ended.
+    Ended,
+    /// Job control stopped it.
+    Stopped,
+    /// A thread of this process traces it, and it stopped for that.
+    Traced,
+}
+
+/// Looks for a child of the calling thread with which something has happened, and leaves that to be waited for.
+///
+/// # Errors
+/// - `ECHILD`: there are no children.
+pub fn peek_child() -> Result<Option<(u32, ChildChange)>, Errno> {
+    let options = libc::WEXITED | libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | libc::__WNOTHREAD;
+    // SAFETY: the structure consists of integers and unions of them, for which all zeroes are a value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one siginfo_t, which `info` is.
+    check(unsafe { libc::waitid(libc::P_ALL, 0, &mut info, options) })?;
+    // SAFETY: waitid(2) fills the fields of a SIGCHLD or leaves the zeroes.
+    let pid = unsafe { info.si_pid() };
+    let change = match info.si_code {
+        libc::CLD_STOPPED => ChildChange::Stopped,
+        libc::CLD_TRAPPED => ChildChange::Traced,
+        _ => ChildChange::Ended,
+    };
+    Ok(u32::try_from(pid).ok().filter(|pid| *pid > 0).map(|pid| (pid, change)))
+}

@@ -17,7 +17,7 @@
 use std::marker::PhantomData;
 
 use nix::sys::ptrace;
-use rustix::process::{waitid, Pid, WaitId, WaitIdOptions};
+use rustix::process::{waitid, Pid, WaitId, WaitIdOptions, WaitIdStatus};
 
 use crate::{from_nix, guest, Errno};
 
@@ -29,6 +29,17 @@ const SYSCALL_LENGTH: u64 = 2;
 
 /// `__WALL` of linux/wait.h: also threads that are not leaders.
 const WALL: u32 = linux_raw_sys::general::__WALL;
+
+/// What a thread has stopped for that goes on from stop to stop: [`Redirect::go_on`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It begins a call, or has returned from one.
+    Call,
+    /// It is about to take a signal.
+    Signal(i32),
+    /// Anything else: job control.
+    Other,
+}
 
 /// A guest thread that is traced by the calling thread for a moment.
 ///
@@ -65,7 +76,7 @@ impl Redirect {
     /// - `EPERM`: it is traced by another, is not dumpable, or has another user's identity.
     pub fn seize(tid: u32) -> Result<Self, Errno> {
         let pid = guest::nix_pid(tid)?;
-        ptrace::seize(pid, ptrace::Options::empty()).map_err(from_nix)?;
+        ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD).map_err(from_nix)?;
         let mut redirect = Self { tid, state: State::Seized, _here: PhantomData };
         if let Err(error) = ptrace::interrupt(pid) {
             // it died in between
@@ -82,15 +93,8 @@ impl Redirect {
     /// # Errors
     /// - `ESRCH`: the thread is gone.
     pub fn wait_stop(&mut self) -> Result<Regs, Errno> {
-        let pid = guest::rustix_pid(self.tid)?;
-        while self.state == State::Seized {
-            // without WEXITED the end of a thread that is also our child is left to whoever waits for children
-            let options = WaitIdOptions::STOPPED | WaitIdOptions::from_bits_retain(WALL);
-            match waitid(WaitId::Pid(pid), options) {
-                Ok(Some(status)) if status.trapped() || status.stopped() => self.state = State::Stopped,
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(_) => self.bury(),
-            }
+        if self.state == State::Seized {
+            self.next_stop()?;
         }
         if self.state == State::Done {
             return Err(Errno::SRCH);
@@ -110,20 +114,77 @@ impl Redirect {
         ptrace::setregs(guest::nix_pid(self.tid)?, *regs).map_err(|error| self.gone(error))
     }
 
+    /// Lets the stopped thread go on to the beginning or the end of a call, or to a signal, whichever is first, and
+    /// waits for that.
+    ///
+    /// # Errors
+    /// - `ESRCH`: the thread is gone, or was not waited for.
+    pub fn go_on(&mut self) -> Result<Stop, Errno> {
+        /// What `PTRACE_O_TRACESYSGOOD` marks the stop of a call with: ptrace(2).
+        const CALL: i32 = libc::SIGTRAP | 0x80;
+        if self.state != State::Stopped {
+            return Err(Errno::SRCH);
+        }
+        ptrace::syscall(guest::nix_pid(self.tid)?, None).map_err(|error| self.gone(error))?;
+        self.state = State::Seized;
+        match self.next_stop()?.trapping_signal() {
+            Some(CALL) => Ok(Stop::Call),
+            // a stop that is none for a signal has its event in the upper half
+            Some(signal) if (1..0x80).contains(&signal) => Ok(Stop::Signal(signal)),
+            _ => Ok(Stop::Other),
+        }
+    }
+
+    /// Waits until the thread stops.
+    fn next_stop(&mut self) -> Result<WaitIdStatus, Errno> {
+        let pid = guest::rustix_pid(self.tid)?;
+        let wall = WaitIdOptions::from_bits_retain(WALL);
+        loop {
+            // its end is only looked at: it may be for others to wait for
+            let any = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | wall;
+            match waitid(WaitId::Pid(pid), any) {
+                Ok(Some(status)) if status.trapped() || status.stopped() => {
+                    // gone again only for a kill, which the next call finds
+                    let _ = waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | wall);
+                    self.state = State::Stopped;
+                    return Ok(status);
+                }
+                Ok(None) | Err(Errno::INTR) => {}
+                Ok(Some(_)) | Err(_) => {
+                    self.bury();
+                    return Err(Errno::SRCH);
+                }
+            }
+        }
+    }
+
     /// Lets the stopped thread go on, traced by nobody.
     ///
     /// # Errors
     /// - `ESRCH`: the thread is gone, or was not waited for.
     pub fn detach(mut self) -> Result<(), Errno> {
-        self.let_go()
+        self.let_go(None)
     }
 
-    fn let_go(&mut self) -> Result<(), Errno> {
+    /// As [`Redirect::detach`], and the thread takes the signal that it has stopped for.
+    ///
+    /// # Errors
+    /// - `ESRCH`: the thread is gone, or was not waited for.
+    pub fn detach_with(mut self, signal: i32) -> Result<(), Errno> {
+        self.let_go(Some(signal))
+    }
+
+    fn let_go(&mut self, signal: Option<i32>) -> Result<(), Errno> {
         if self.state != State::Stopped {
             return Err(Errno::SRCH);
         }
         self.state = State::Done;
-        ptrace::detach(guest::nix_pid(self.tid)?, None).map_err(|error| {
+        // a real-time signal is none to nix, and is sent again by its number
+        let known = signal.and_then(|number| nix::sys::signal::Signal::try_from(number).ok());
+        if let (Some(number), None) = (signal, known) {
+            send(self.tid, number)?;
+        }
+        ptrace::detach(guest::nix_pid(self.tid)?, known).map_err(|error| {
             self.bury();
             from_nix(error)
         })
@@ -156,8 +217,16 @@ impl Redirect {
 impl Drop for Redirect {
     fn drop(&mut self) {
         // fails for a thread that is not stopped, about which nothing can be done here
-        let _ = self.let_go();
+        let _ = self.let_go(None);
     }
+}
+
+/// Sends a signal to a thread of another process.
+fn send(tid: u32, signal: i32) -> Result<(), Errno> {
+    let group = guest::status_number(tid, b"Tgid:")?;
+    // SAFETY: three numbers are passed by value.
+    let returned = unsafe { libc::syscall(libc::SYS_tgkill, group, tid, signal) };
+    crate::check(returned).map(drop)
 }
 
 /// Changes registers such that the thread makes a call in place of the one it has just returned from.

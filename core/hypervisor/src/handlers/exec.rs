@@ -252,7 +252,7 @@ fn host_path(place: &Location) -> Result<Vec<u8>> {
 }
 
 /// Whether the kernel, given the same path, finds the same file.
-fn is_same_on_host(call: &Call, place: &Location, dirfd: i32, path: &[u8]) -> bool {
+pub fn is_same_on_host(call: &Call, place: &Location, dirfd: i32, path: &[u8]) -> bool {
     let Some(fd) = place.inode.host_fd() else { return false };
     let Ok(ours) = rustix::fs::fstat(fd) else { return false };
     let same = |s: rustix::fs::Stat| (s.st_dev, s.st_ino) == (ours.st_dev, ours.st_ino);

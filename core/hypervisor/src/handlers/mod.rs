@@ -10,6 +10,7 @@ mod attribute;
 mod directory;
 pub mod exec;
 mod exec_traced;
+mod fifo;
 mod host;
 mod identity;
 mod mount;

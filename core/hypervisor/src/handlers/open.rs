@@ -9,6 +9,7 @@ use umvu_sys::seccomp::CloseOnExec;
 use crate::call::{Call, Fail, Outcome, Reply};
 use crate::fs::proc::{text, ProcInode};
 use crate::handlers::attribute::without_set_ids;
+use crate::handlers::fifo;
 use crate::handlers::tree::{self, creatable};
 use crate::mount::{Location, MountKind};
 use crate::resolve::{Last, LastComponent, Lookup, ResolveFlags, TrailingSlash};
@@ -286,12 +287,8 @@ fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outcome {
     let truncates = writes && flags.contains(OFlags::TRUNC);
     let strips = if truncates { stripped_mode(call, place)? } else { None };
     let flags = flags & !(OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::DIRECTORY);
-    if kind == FileKind::Fifo && !flags.contains(OFlags::NONBLOCK) {
-        let place = place.clone();
-        return Ok(Reply::Block(Box::new(move |call| {
-            let opened = call.as_caller(|caller| place.inode.open(caller, flags))?;
-            hand_out(&place, opened, how)
-        })));
+    if kind == FileKind::Fifo && fifo::waits(flags) {
+        return fifo::open(place, flags, move |place, opened| hand_out(place, opened, how));
     }
     let opened = call.as_caller(|caller| place.inode.open(caller, flags))?;
     if strips.is_some() {

@@ -159,8 +159,9 @@ fn of_descriptor(call: &Call, fd: i32) -> Result<(Stat, Through)> {
     if let Some(mount) = call.supervisor.marked(&table, fd.as_fd(), mark) {
         return Ok((mount.filesystem.stat_open(fd.as_fd())?, Through::Mount(mount)));
     }
-    if mark < 0 || numbers.st_dev == call.supervisor.proc_device {
-        // O_PATH descriptors take no mark, and those of /proc have none: their path tells.
+    let is_fifo = FileKind::from_mode(numbers.st_mode) == Some(FileKind::Fifo);
+    if mark < 0 || is_fifo || numbers.st_dev == call.supervisor.proc_device {
+        // O_PATH descriptors take no mark, those of /proc have none, and guests open pipes themselves: the path tells.
         let place = call.supervisor.place_of(call, fd)?;
         return Ok((shown(call, &place)?, Through::place(place)));
     }
