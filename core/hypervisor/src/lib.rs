@@ -27,6 +27,7 @@ mod placeholder;
 mod redirect;
 mod resolve;
 mod serve;
+mod socket_name;
 mod state;
 mod supervisor;
 mod trace;

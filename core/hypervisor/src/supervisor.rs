@@ -52,6 +52,8 @@ pub struct Supervisor {
     pub unreadable: dashmap::DashSet<String>,
     /// Calls of ours that block.
     pub watches: crate::interrupt::Watches,
+    /// Held while our current directory is one that a socket is given its name from.
+    pub naming: parking_lot::Mutex<()>,
     /// Whether the main guest has ended.
     pub ended: AtomicBool,
     next_id: AtomicU64,
@@ -84,6 +86,7 @@ impl Supervisor {
             tracing: parking_lot::RwLock::new(()),
             unreadable: dashmap::DashSet::new(),
             watches: crate::interrupt::Watches::default(),
+            naming: parking_lot::Mutex::default(),
             ended: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
         })
