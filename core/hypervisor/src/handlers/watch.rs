@@ -1,13 +1,30 @@
-//! inotify and fanotify: watches on objects of the view.
+//! inotify and fanotify: a watch is put on the object of the host that stands behind the path.
+//!
+//! A directory of a union is first made one of the upper layer: what guests change is made there, and nothing would
+//! be told of it otherwise. What others change in the lower one is not told then, nor are changes told under the
+//! name that a guest gives them where a union makes them otherwise: a file that is copied up is moved in, a whiteout
+//! is created. A file is watched where it is: whoever has it open reads it there, too.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use umvu_interface::Errno;
+use umvu_interface::{Access, Errno, FileKind, Result};
 
 use crate::call::{Call, Outcome, Reply};
+use crate::handlers::open::permitted;
+use crate::mount::Location;
 use crate::resolve::Last;
 
-/// `inotify_add_watch(fd, path, mask)`: the watch is put on the object of the host that stands behind the path.
+/// The object of the host that changes when the view's does.
+fn watched(call: &Call, place: &Location) -> Result<OwnedFd> {
+    if place.inode.kind()? == FileKind::Directory {
+        if let Err(errno) = call.as_caller(|caller| place.inode.make_writable(caller)) {
+            tracing::debug!(tid = call.tid(), %errno, "watched directory stays in its layer");
+        }
+    }
+    rustix::io::fcntl_dupfd_cloexec(place.inode.host_fd().ok_or(Errno::NOENT)?, 0)
+}
+
+/// `inotify_add_watch(fd, path, mask)`.
 pub fn inotify_add_watch(call: &Call) -> Outcome {
     if call.state.is_plain() {
         return Ok(Reply::Continue);
@@ -21,11 +38,12 @@ pub fn inotify_add_watch(call: &Call) -> Outcome {
     if mask.contains(WatchFlags::ONLYDIR) && !place.inode.stat()?.is_dir() {
         return Err(Errno::NOTDIR.into());
     }
-    let fd = place.inode.host_fd().ok_or(Errno::NOENT)?;
+    permitted(call, &place, Access::READ)?;
     call.check_alive()?;
+    let fd = watched(call, &place)?;
     // The link in /proc is followed to the object itself, also where that is a symbolic link.
     let mask = mask & !(WatchFlags::DONT_FOLLOW | WatchFlags::ONLYDIR);
-    let watch = add_watch(instance.as_fd(), crate::guest::proc_path(fd), mask)?;
+    let watch = add_watch(instance.as_fd(), crate::guest::proc_path(fd.as_fd()), mask)?;
     Ok(Reply::Value(i64::from(watch)))
 }
 
@@ -43,8 +61,13 @@ pub fn fanotify_mark(call: &Call) -> Outcome {
     let last = if flags & DONT_FOLLOW != 0 { Last::NoFollow } else { Last::Follow };
     let empty = if call.raw(4) == 0 { EmptyPath::Allowed } else { EmptyPath::Refused };
     let place = call.object_at(call.i32(3), &text, last, empty)?;
-    let fd = place.inode.host_fd().ok_or(Errno::NOENT)?;
     call.check_alive()?;
-    umvu_sys::file::fanotify_mark(group.as_fd(), flags & !DONT_FOLLOW, call.raw(2), &crate::guest::proc_path(fd))?;
+    let fd = watched(call, &place)?;
+    umvu_sys::file::fanotify_mark(
+        group.as_fd(),
+        flags & !DONT_FOLLOW,
+        call.raw(2),
+        &crate::guest::proc_path(fd.as_fd()),
+    )?;
     Ok(Reply::Value(0))
 }
