@@ -5,7 +5,7 @@
 //! told by inotify. Knows nothing of views.
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +37,8 @@ pub struct Placeholders {
     by_inode: DashMap<u64, Arc<OpenDirectory>>,
     by_watch: DashMap<i32, u64>,
     aliases: Mutex<HashMap<(Vec<u8>, Vec<u8>), PathBuf>>,
+    /// Programs that have been executed by the shortest path of all, a descriptor of ours.
+    held: Mutex<HashMap<(u64, u64), OwnedFd>>,
 }
 
 impl Placeholders {
@@ -62,6 +64,7 @@ impl Placeholders {
                         by_inode: DashMap::new(),
                         by_watch: DashMap::new(),
                         aliases: Mutex::default(),
+                        held: Mutex::default(),
                     });
                 }
                 Err(errno) => last = errno.into(),
@@ -112,6 +115,27 @@ impl Placeholders {
         path.push(std::ffi::OsStr::from_bytes(name));
         aliases.insert(key, path.clone());
         Ok(path)
+    }
+
+    /// Gives the shortest path of the host to an object, which names nothing.
+    ///
+    /// # Errors
+    /// - `EMFILE`: the host's, or too many already.
+    pub fn shortest(&self, object: BorrowedFd<'_>) -> Result<String> {
+        const MOST: usize = 256;
+        let stat = rustix::fs::fstat(object)?;
+        let mut held = self.held.lock();
+        let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+        if let Some(known) = held.get(&(stat.st_dev, stat.st_ino)) {
+            return Ok(path(known));
+        }
+        if held.len() >= MOST {
+            return Err(umvu_interface::Errno::MFILE);
+        }
+        let copy = rustix::io::fcntl_dupfd_cloexec(object, 0)?;
+        let shortest = path(&copy);
+        held.insert((stat.st_dev, stat.st_ino), copy);
+        Ok(shortest)
     }
 
     /// Makes a placeholder; `flags` are those of the guest's open that stay with a descriptor.

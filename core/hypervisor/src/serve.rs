@@ -206,15 +206,17 @@ fn finish(call: Call, outcome: Outcome) {
     }
 }
 
-/// A handler that fails answers its call with `EIO`, and the rest goes on.
 fn guarded(call: &Call, handler: impl FnOnce(&Call) -> Outcome) -> Outcome {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handler(call))) {
-        Ok(outcome) => crate::unreadable::reconsider(call, outcome),
-        Err(_) => {
-            tracing::error!(tid = call.tid(), nr = call.notification.nr, "handler failed, answered EIO");
-            Err(Fail::Errno(Errno::IO))
-        }
-    }
+    let outcome = contained(|| handler(call)).unwrap_or_else(|| {
+        tracing::error!(tid = call.tid(), nr = call.notification.nr, "handler failed, answered EIO");
+        Err(Fail::Errno(Errno::IO))
+    });
+    crate::unreadable::reconsider(call, outcome)
+}
+
+/// Runs a handler; `None` if it failed. Its call is answered with `EIO` then, and the rest goes on.
+fn contained(handler: impl FnOnce() -> Outcome) -> Option<Outcome> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(handler)).ok()
 }
 
 /// Finishes a call on a thread of its own.
@@ -226,5 +228,16 @@ fn aside(call: Call, name: &str, rest: impl FnOnce(&Call) -> Outcome + Send + 's
     });
     if spawned.is_err() {
         lost.answer(Err(Fail::Errno(Errno::NOMEM)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_that_panics_is_contained() {
+        assert!(contained(|| Ok(Reply::Value(1))).is_some());
+        assert!(contained(|| unreachable!("on purpose")).is_none());
     }
 }

@@ -228,7 +228,12 @@ fn traced(call: &Call, asked: &Asked) -> Outcome {
     let path = host_path(&asked.place)?;
     let short = call.supervisor.placeholders.alias(&asked.name, &path)?.into_os_string().into_vec();
     let put = |path: &[u8]| super::exec_traced::put_path(call, path);
-    if u32::try_from(call.notification.nr) == Ok(EXECVE) && (put(&path).is_ok() || put(&short).is_ok()) {
+    let shortest = || {
+        let fd = asked.place.inode.host_fd().ok_or(Errno::NOEXEC)?;
+        put(call.supervisor.placeholders.shortest(fd)?.as_bytes())
+    };
+    let is_execve = u32::try_from(call.notification.nr) == Ok(EXECVE);
+    if is_execve && (put(&path).is_ok() || put(&short).is_ok() || shortest().is_ok()) {
         return Ok(Reply::Continue);
     }
     tracing::warn!(
