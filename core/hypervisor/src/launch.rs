@@ -108,7 +108,7 @@ impl Command {
                 libc::ENOENT | libc::ENOTDIR => {}
                 libc::EACCES if self.paths.len() > 1 => denied = true,
                 _ => {
-                    self.complain(&std::io::Error::from(errno).to_string());
+                    self.complain(&umvu_interface::cause(errno));
                     return 126;
                 }
             }
@@ -233,7 +233,7 @@ fn supervise(
         Ok(()) => 0,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "umvu: {error}");
-            let _ = tell(&status, ENDED, 125);
+            let _ = tell(&status, ENDED, 1);
             1
         }
     }
@@ -313,7 +313,7 @@ fn first_guest(command: &Command, program: &[libc::sock_filter], number: OwnedFd
                 libc::EINVAL => {
                     "the kernel lacks seccomp user notification with WAIT_KILLABLE_RECV (Linux 5.19 or newer)".into()
                 }
-                _ => std::io::Error::from(errno).to_string(),
+                _ => umvu_interface::cause(errno),
             };
             let _ = rustix::io::write(&number, &(-1i32).to_ne_bytes());
             let _ = writeln!(std::io::stderr(), "umvu: seccomp filter: {why}");

@@ -38,10 +38,7 @@ impl MagicLinks for Follower<'_> {
                 None => self.host_object(*pid, "root"),
             },
             Magic::Exe(pid) => self.host_object(*pid, "exe"),
-            Magic::Descriptor(pid, fd) => {
-                let name = format!("fd/{fd}");
-                self.host_object(*pid, &name)
-            }
+            Magic::Descriptor(pid, fd) => self.descriptor(*pid, *fd),
         }
     }
 }
@@ -50,6 +47,24 @@ impl Follower<'_> {
     /// The record of another process, if it is a guest of ours.
     pub fn state_of(&self, pid: u32) -> Option<Arc<ProcessState>> {
         self.call.supervisor.state_of(pid)
+    }
+
+    /// What a descriptor of a guest is. One that carries no mark was opened on the host's own tree, whatever covers
+    /// its path now: it is that object, not the one that the path leads to.
+    fn descriptor(&self, pid: u32, fd: i32) -> Result<Jump> {
+        let supervisor = &self.call.supervisor;
+        if let Ok(open) = supervisor.threads.take_fd(pid, fd) {
+            let stat = rustix::fs::fstat(&open)?;
+            let is_host = umvu_sys::file::mark(open.as_fd()) == Ok(0)
+                && stat.st_dev != supervisor.proc_device
+                && supervisor.placeholders.find(stat.st_dev, stat.st_ino).is_none();
+            if is_host {
+                let path = crate::guest::proc_path(open.as_fd());
+                let object = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                return Ok(Jump::Place(supervisor.host_place(&self.call.table(), object)?));
+            }
+        }
+        self.host_object(pid, &format!("fd/{fd}"))
     }
 
     /// What the host's own link leads to.

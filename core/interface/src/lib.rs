@@ -25,3 +25,14 @@ pub use rustix::io::Errno;
 
 /// Outcome of an operation on a file tree.
 pub type Result<T> = core::result::Result<T, Errno>;
+
+/// Says an errno for people, as the end of a message: lower case, without its number.
+pub fn cause(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut characters = text.chars();
+    match characters.next() {
+        Some(first) => first.to_lowercase().chain(characters).collect(),
+        None => String::new(),
+    }
+}

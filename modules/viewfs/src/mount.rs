@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use umvu_interface::{
-    Creation, Errno, FileKind, InnerMounts, InodeRef, LayerUse, MountError, MountFlags, MountRequest, Mounted, Name,
-    World,
+    cause, Creation, Errno, FileKind, InnerMounts, InodeRef, LayerUse, MountError, MountFlags, MountRequest, Mounted,
+    Name, SetAttr, World,
 };
 
 use crate::options::{self, Mode, Options, Ownership};
@@ -87,7 +87,28 @@ impl Mounting<'_> {
             frozen.extend(path_in(&state, &covered));
         }
         let upper = self.upper(&upper, &state, source)?;
+        self.dress(&upper.0)?;
         self.setup(Some(upper), vec![self.made_layer(root, Marks::None, writes)?], frozen)
+    }
+
+    /// Gives a fresh upper directory the owner and mode of what it covers: it is what the mount point shows.
+    fn dress(&self, upper: &InodeRef) -> Result<(), MountError> {
+        let caller = &self.request.caller;
+        if !caller.credentials.is_faked() {
+            return Ok(());
+        }
+        let copy = || {
+            let is_fresh =
+                upper.read_dir()?.iter().all(|entry| *entry.name == *STATE_NAME || *entry.name == *WORK_NAME);
+            if is_fresh {
+                let shown = self.request.covered.stat()?;
+                let (mode, uid, gid) = (Some(shown.mode & 0o7777), Some(shown.uid), Some(shown.gid));
+                upper.set_attr(caller, &SetAttr { mode, uid, gid, ..SetAttr::default() })?;
+            }
+            Ok(())
+        };
+        let source = self.request.source;
+        copy().map_err(|errno: Errno| MountError::new(errno, format!("{}: {}", quoted(source), cause(errno))))
     }
 
     fn overlay(&self) -> Result<Setup, MountError> {
@@ -283,15 +304,4 @@ fn of(path: &[u8], errno: Errno) -> MountError {
 
 fn quoted(path: &[u8]) -> String {
     path.escape_ascii().to_string()
-}
-
-/// Says what an errno means, as errors for people do: lower case, without its number.
-fn cause(errno: Errno) -> String {
-    let text = std::io::Error::from(errno).to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut characters = text.chars();
-    match characters.next() {
-        Some(first) => first.to_lowercase().chain(characters).collect(),
-        None => String::new(),
-    }
 }

@@ -30,7 +30,7 @@ impl TmpFs {
     pub fn new(call: &Call, options: &[Vec<u8>], device: u64) -> core::result::Result<Arc<Self>, MountError> {
         let (mut attributes, size) = parse(options)?;
         attributes.mode = attributes.mode.or(Some(0o1777));
-        let host = |errno: Errno| MountError::new(errno, format!("tmpfs: {}", std::io::Error::from(errno)));
+        let host = |errno: Errno| MountError::new(errno, format!("tmpfs: {}", umvu_interface::cause(errno)));
         let (fd, directory) = call.supervisor.placeholders.make_directory().map_err(host)?;
         let store = call.credentials().is_faked().then(|| Arc::new(umvu_ownership::Store::in_memory()));
         let fs = Arc::new(Self { tree: HostFs::new(fd, store, Some(device)), directory, size: Mutex::new(size) });

@@ -134,7 +134,7 @@ fn owners(call: &Call, path: &[u8], direction: Direction) -> Answer {
     use std::io::Write;
     use umvu_interface::{FileKind, Inode, OFlags, Opened};
     let shown = path.escape_ascii().to_string();
-    let because = |errno: Errno| failed(errno, format!("{shown}: {}", std::io::Error::from(errno)));
+    let because = |errno: Errno| failed(errno, format!("{shown}: {}", umvu_interface::cause(errno)));
     let host = call.table().host().mount;
     let store = host.filesystem.as_any().downcast_ref::<umvu_host::HostFs>().and_then(umvu_host::HostFs::ownership);
     let Some(store) = store else {
@@ -177,7 +177,7 @@ fn explain(call: &Call, path: &[u8]) -> Answer {
     let place = match call.object(libc::AT_FDCWD, path, Last::NoFollow) {
         Ok(place) => place,
         Err(errno) => {
-            return failed(errno, format!("{}: {}", path.escape_ascii(), std::io::Error::from(errno)));
+            return failed(errno, format!("{}: {}", path.escape_ascii(), umvu_interface::cause(errno)));
         }
     };
     let mut text = String::new();

@@ -74,7 +74,7 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
         }
     }
     at.mount.filesystem.sync().map_err(|errno| {
-        let cause = std::io::Error::from(errno);
+        let cause = umvu_interface::cause(errno);
         MountError::new(errno, format!("{}: not unmounted: {cause}", shown(target)))
     })?;
     at.mount.left_root.store(on_root, Ordering::Relaxed);

@@ -82,7 +82,7 @@ pub fn shown(bytes: &[u8]) -> String {
 
 /// An error about a path, in the words of the errno.
 pub fn fail(path: &[u8], errno: Errno) -> MountError {
-    MountError::new(errno, format!("{}: {}", shown(path), std::io::Error::from(errno)))
+    MountError::new(errno, format!("{}: {}", shown(path), umvu_interface::cause(errno)))
 }
 
 /// Checks that the caller may change mounts: `may_mount` of `fs/namespace.c`.

@@ -195,7 +195,12 @@ impl Inode for ProcInode {
     }
 
     fn readlink(&self) -> Result<Vec<u8>> {
-        Ok(rustix::fs::readlinkat(self.fd(), "", Vec::new())?.into_bytes())
+        match rustix::fs::readlinkat(self.fd(), "", Vec::new()) {
+            Ok(target) => Ok(target.into_bytes()),
+            // With an empty path this is what the kernel says of anything but a link: fs/stat.c, do_readlinkat.
+            Err(Errno::NOENT) => Err(Errno::INVAL),
+            Err(errno) => Err(errno),
+        }
     }
 
     fn link(&self, _: &Caller<'_>, _: &Name, _: &InodeRef) -> Result<()> {
