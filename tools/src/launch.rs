@@ -34,7 +34,7 @@ use crate::start::{self, Config, Nesting, TraceTarget};
 #[command(override_usage = "umvu [OPTIONS] [COMMAND [ARGUMENT...]]", after_help = modules::help())]
 pub struct Options {
     /// Load MODULE, with its options after commas, before COMMAND; may be repeated
-    #[arg(short, long, value_name = "MODULE[,OPTION...]")]
+    #[arg(short, long, value_name = "MODULE[,OPTION...][,MODULE...]")]
     module: Vec<OsString>,
     /// Name the view
     #[arg(short = 'V', long, alias = "vu_name", value_name = "NAME")]

@@ -36,6 +36,21 @@ pub fn help() -> String {
         for option in module.options {
             text += &format!("    ,{:<18}{}\n", option.syntax, option.help);
         }
+        for option in module.mount_options {
+            text += &format!("    -o {:<16}{}\n", option.syntax, option.help);
+        }
+    }
+    text
+}
+
+/// Describes the options of the modules' file system types for `--help` and the man page of vumount.
+pub fn mount_help() -> String {
+    let mut text = String::new();
+    for module in MODULES.iter().filter(|module| !module.mount_options.is_empty()) {
+        text += &format!("Options of -t {}:\n", module.name);
+        for option in module.mount_options {
+            text += &format!("  {:<16}{}\n", option.syntax, option.help);
+        }
     }
     text
 }

@@ -21,7 +21,7 @@ use crate::report::{print, shown, Failure};
 /// bind, private and so on) become flags of mount(2); the others are left to the type. With -t, so are bind,
 /// rbind and move, since a type may have its own use for them.
 #[derive(Debug, Parser)]
-#[command(name = "vumount", version, override_usage = USAGE)]
+#[command(name = "vumount", version, override_usage = USAGE, after_help = crate::modules::mount_help())]
 pub struct Options {
     /// Type of the file system
     #[arg(short, long, value_name = "TYPE")]

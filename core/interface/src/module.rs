@@ -28,6 +28,8 @@ pub struct ModuleDescriptor {
     pub summary: &'static str,
     /// Options after the name: `vu_insmod NAME,OPTION,...`.
     pub options: &'static [OptionHelp],
+    /// Options of the file system types it brings: `vumount -t TYPE -o OPTION,...`.
+    pub mount_options: &'static [OptionHelp],
     /// Loads it with the text after the first comma, split at commas.
     pub load: fn(options: &[&[u8]]) -> Loaded,
 }

@@ -17,6 +17,7 @@ pub static MODULE: ModuleDescriptor = ModuleDescriptor {
         syntax: "keep",
         help: "processes keep the ids they have until they ask for others, which they may",
     }],
+    mount_options: &[],
     load,
 };
 

@@ -9,7 +9,9 @@ mod union;
 
 use std::sync::Arc;
 
-use umvu_interface::{FilesystemType, LoadError, Module, ModuleDescriptor, MountError, MountRequest, Mounted, World};
+use umvu_interface::{
+    FilesystemType, LoadError, Module, ModuleDescriptor, MountError, MountRequest, Mounted, OptionHelp, World,
+};
 
 /// The module's entry in the list of modules.
 pub static MODULE: ModuleDescriptor = ModuleDescriptor {
@@ -17,8 +19,27 @@ pub static MODULE: ModuleDescriptor = ModuleDescriptor {
     aliases: &["vufs", "vuviewfs", "vuvufs"],
     summary: "file trees put together: bind, merge and copy-on-write unions",
     options: &[],
+    mount_options: MOUNT_OPTIONS,
     load,
 };
+
+const MOUNT_OPTIONS: &[OptionHelp] = &[
+    OptionHelp { syntax: "bind", help: "SOURCE is seen at TARGET; what is done when no mode is given" },
+    OptionHelp { syntax: "move", help: "as bind" },
+    OptionHelp { syntax: "merge", help: "SOURCE's entries are seen over TARGET's, which takes all changes" },
+    OptionHelp { syntax: "cow", help: "SOURCE takes all changes to TARGET, which stays as it is" },
+    OptionHelp { syntax: "mincow", help: "as cow, but only for changes that TARGET refuses" },
+    OptionHelp {
+        syntax: "except=PATH",
+        help: "at PATH below TARGET the tree that is covered is seen; may be repeated",
+    },
+    OptionHelp { syntax: "nochcopy", help: "changes of mode and owner alone copy nothing" },
+    OptionHelp { syntax: "ro", help: "nothing can be changed" },
+    OptionHelp {
+        syntax: "lowerdir=A:B",
+        help: "with upperdir=U and workdir=W a union as of overlayfs, also as -t overlay",
+    },
+];
 
 fn load(options: &[&[u8]]) -> Result<Arc<dyn Module>, LoadError> {
     match options.first() {
