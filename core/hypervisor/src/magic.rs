@@ -105,6 +105,9 @@ impl Follower<'_> {
         if let Some(open) = self.call.supervisor.placeholders.find(stat.st_dev, stat.st_ino) {
             return self.path_text(&open.location, host);
         }
+        if let Some(place) = self.call.supervisor.object_of_text(self.call, fd.as_fd(), &stat) {
+            return self.path_text(&place, host);
+        }
         let mark = match magic {
             Magic::Descriptor(pid, n) => self
                 .call

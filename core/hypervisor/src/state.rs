@@ -213,16 +213,7 @@ mod tests {
     fn states_of(many: u32) -> (States, u64) {
         let host = Arc::new(crate::credentials::of_host());
         let fs = umvu_host::HostFs::new(std::fs::File::open("/").unwrap().into(), None, None);
-        let root = crate::mount::Mount::new(
-            1,
-            crate::mount::MountKind::Host,
-            fs.root_inode(),
-            fs,
-            Vec::new(),
-            Vec::new(),
-            umvu_interface::MountFlags::empty(),
-            None,
-        );
+        let root = crate::mount::Mount::carried_proc(1, fs);
         let view = View::new(1, 0, crate::mount::MountTable::new(root), Vec::new(), Vec::new(), host);
         let states = States::default();
         let kept = states.first(ProcessState::new(view.clone()), u64::MAX);

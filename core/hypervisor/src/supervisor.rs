@@ -1,6 +1,6 @@
 //! The supervisor's shared state, and what handlers ask of it about processes. Knows no particular call.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use umvu_sys::seccomp::Listener;
 
 use crate::call::Call;
 use crate::contexts::Contexts;
-use crate::fs::proc::{ProcFs, ProcInode};
+use crate::fs::proc::{text, ProcFs, ProcInode};
 use crate::guest::Threads;
 use crate::mount::{Location, Marks, Mount, MountKind, MountTable, NewMount, Origin, Superblock};
 use crate::placeholder::Placeholders;
@@ -189,7 +189,7 @@ impl Supervisor {
     }
 
     /// The mount through which a descriptor with a mark was opened.
-    pub fn marked(&self, table: &MountTable, fd: rustix::fd::BorrowedFd<'_>, mark: i32) -> Option<Arc<Mount>> {
+    pub fn marked(&self, table: &MountTable, fd: BorrowedFd<'_>, mark: i32) -> Option<Arc<Mount>> {
         if mark <= 0 {
             return None;
         }
@@ -297,6 +297,9 @@ impl Supervisor {
         if let Some(open) = self.placeholders.find(stat.st_dev, stat.st_ino) {
             return Ok(open.location.clone());
         }
+        if let Some(place) = self.object_of_text(call, fd.as_fd(), &stat) {
+            return Ok(place);
+        }
         let table = call.table();
         let mark = umvu_sys::file::mark(fd.as_fd()).unwrap_or(0);
         if let Some(mount) = self.marked(&table, fd.as_fd(), mark) {
@@ -329,6 +332,21 @@ impl Supervisor {
             }
         }
         self.host_place(&table, fd)
+    }
+
+    /// The object of `/proc` whose text a descriptor with this `stat` holds, if it does.
+    pub fn object_of_text(&self, call: &Call, fd: BorrowedFd<'_>, stat: &rustix::fs::Stat) -> Option<Location> {
+        if stat.st_nlink > 0 {
+            return None;
+        }
+        let path = rustix::fs::readlink(crate::guest::proc_path(fd), Vec::new()).ok()?;
+        let inside = text::object_of(path.to_bytes())?;
+        let mount = call.table().mounts().iter().rev().find(|m| m.kind == MountKind::Proc)?.clone();
+        let mut inode = mount.root.clone();
+        for name in inside.split(|b| *b == b'/') {
+            inode = inode.lookup(&Name::new(name).ok()?).ok()?;
+        }
+        Some(Location { mount, inode })
     }
 
     /// A descriptor of the host as an object of the host's own tree.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use umvu_interface::{may_access, Access, Capabilities, Errno, FileKind, MountFlags, Opened, Result, SetAttr};
 use umvu_sys::seccomp::CloseOnExec;
 
@@ -281,7 +281,7 @@ fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outcome {
     }
     if let (Some(proc), false) = (place.inode.as_any().downcast_ref::<ProcInode>(), want.contains(Access::WRITE)) {
         if let Some(text) = text::of(call, proc)? {
-            return Ok(Reply::Descriptor(readable(&text)?, how.close_on_exec()));
+            return Ok(Reply::Descriptor(text::readable(proc, &text)?, how.close_on_exec()));
         }
     }
     let truncates = writes && flags.contains(OFlags::TRUNC);
@@ -305,16 +305,6 @@ fn stripped_mode(call: &Call, place: &Location) -> Result<Option<u32>> {
         return Ok(None);
     }
     Ok(without_set_ids(&who, &place.inode.stat()?))
-}
-
-/// A read-only descriptor of a text.
-fn readable(text: &[u8]) -> Result<OwnedFd> {
-    let file = rustix::fs::memfd_create("proc", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut rest = text;
-    while !rest.is_empty() {
-        rest = &rest[rustix::io::write(&file, rest)?..];
-    }
-    rustix::fs::open(crate::guest::proc_path(file.as_fd()), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// A terminal that could become the caller's controlling one must be opened by the caller itself, and

@@ -154,6 +154,9 @@ fn of_descriptor(call: &Call, fd: i32) -> Result<(Stat, Through)> {
     if let Some(open) = call.supervisor.placeholders.find(numbers.st_dev, numbers.st_ino) {
         return Ok((open.location.inode.stat()?, Through::place(open.location.clone())));
     }
+    if let Some(place) = call.supervisor.object_of_text(call, fd.as_fd(), &numbers) {
+        return Ok((shown(call, &place)?, Through::place(place)));
+    }
     let table = call.table();
     let mark = umvu_sys::file::mark(fd.as_fd()).unwrap_or(-1);
     if let Some(mount) = call.supervisor.marked(&table, fd.as_fd(), mark) {

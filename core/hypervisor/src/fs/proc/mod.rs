@@ -140,6 +140,8 @@ fn stat_of(fd: BorrowedFd<'_>) -> Result<Stat> {
         atime: time(s.stx_atime),
         mtime: time(s.stx_mtime),
         ctime: time(s.stx_ctime),
+        attributes: s.stx_attributes.bits(),
+        attributes_mask: s.stx_attributes_mask.bits(),
         ..Stat::default()
     })
 }

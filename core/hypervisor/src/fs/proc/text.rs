@@ -1,7 +1,8 @@
 //! The texts of `/proc` that a guest must see otherwise than the host: mounts, identity, file system types.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 use umvu_interface::{Errno, Result, Stat};
 
 use crate::call::Call;
@@ -37,6 +38,29 @@ pub fn of(call: &Call, inode: &ProcInode) -> Result<Option<Vec<u8>>> {
         (None, b"limits") => limits(&state, pid).map(Some),
         (None, name) => descriptor(call, pid, name.strip_prefix(b"fdinfo/").unwrap_or_default()),
     }
+}
+
+/// What the names of the descriptors of texts begin with.
+const NAME: &[u8] = b"umvu:proc/";
+
+/// Makes a read-only descriptor of the text of an object, named after the object.
+///
+/// # Errors
+/// - `EMFILE`, `ENFILE`, `ENOMEM`: the host's.
+pub fn readable(of: &ProcInode, text: &[u8]) -> Result<OwnedFd> {
+    let name = [NAME, of.path_bytes()].concat();
+    let file = rustix::fs::memfd_create(&name[..], MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut rest = text;
+    while !rest.is_empty() {
+        rest = &rest[rustix::io::write(&file, rest)?..];
+    }
+    rustix::fs::open(crate::guest::proc_path(file.as_fd()), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The path in `/proc` of the object whose text a descriptor holds, given the path that the host has for the
+/// descriptor. That of a guest's own file with such a name is the name of an object, and no more.
+pub fn object_of(host_path: &[u8]) -> Option<&[u8]> {
+    host_path.strip_prefix(b"/memfd:")?.strip_prefix(NAME)?.strip_suffix(b" (deleted)")
 }
 
 fn host(path: &str) -> Result<Vec<u8>> {
@@ -185,6 +209,13 @@ fn limits(state: &ProcessState, pid: u32) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_descriptor_leads_back() {
+        assert_eq!(object_of(b"/memfd:umvu:proc/12/mounts (deleted)"), Some(b"12/mounts".as_slice()));
+        assert_eq!(object_of(b"/memfd:other (deleted)"), None);
+        assert_eq!(object_of(b"/tmp/umvu:proc/12/mounts"), None);
+    }
 
     #[test]
     fn blanks_in_mount_points_are_octal() {
