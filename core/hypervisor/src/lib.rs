@@ -22,6 +22,7 @@ mod launch;
 mod listing;
 mod magic;
 mod mount;
+mod mount_table;
 mod mounting;
 mod placeholder;
 mod redirect;

@@ -157,13 +157,13 @@ pub fn of(call: &Call, table: &MountTable, root: &Location) -> Vec<Entry> {
         }
     }
     let mut list: Vec<Entry> = host.iter().filter_map(|line| still_seen(call, table, root, line, &own)).collect();
-    list.append(&mut own);
-    // The root has no parent in the list, and it is first.
-    if let Some(at) = list.iter().position(|e| e.point == b"/") {
-        let mut entry = list.remove(at);
+    // A root of the view has no parent in the list, and it is first.
+    if let Some(at) = own.iter().position(|e| e.point == b"/") {
+        let mut entry = own.remove(at);
         entry.parent = host.iter().find(|line| line.point == b"/").map_or(1, |line| line.parent);
         list.insert(0, entry);
     }
+    list.append(&mut own);
     list
 }
 

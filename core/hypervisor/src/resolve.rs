@@ -469,6 +469,18 @@ pub fn path_of(table: &MountTable, root: &Location, place: &Location) -> Result<
     }
 }
 
+/// Gives the path of a place from the root of the lowest mount it is in, whether a process can get there or not.
+///
+/// # Errors
+/// - `ENOENT`: the place has been removed.
+pub fn path_from_bottom(table: &MountTable, place: &Location) -> Result<Vec<u8>> {
+    let mut bottom = place.mount.clone();
+    while let Some(attachment) = table.attachment(&bottom) {
+        bottom = attachment.covered.mount.clone();
+    }
+    Ok(path_of(table, &Location::root_of(&bottom), place)?.unwrap_or_else(|| b"/".to_vec()))
+}
+
 fn prepend(tail: &mut Vec<u8>, head: &[u8]) {
     if head.is_empty() {
         return;

@@ -9,7 +9,7 @@ use crate::call::{Call, Outcome, Reply, DONE};
 use crate::handlers::open::permitted;
 use crate::mount::Location;
 use crate::placeholder::OpenDirectory;
-use crate::resolve::{path_of, Last};
+use crate::resolve::{path_from_bottom, path_of, Last};
 
 /// `getdents(fd, entries, size)`: the type is the last byte of a record.
 pub fn getdents(call: &Call) -> Outcome {
@@ -119,7 +119,7 @@ pub fn getcwd(call: &Call) -> Outcome {
         // Outside the root: seq_path's prefix, which the C library understands.
         None => {
             let mut path = b"(unreachable)".to_vec();
-            path.extend(path_of(&table, &table.root(), &cwd)?.unwrap_or_else(|| b"/".to_vec()));
+            path.extend(path_from_bottom(&table, &cwd)?);
             path
         }
     };

@@ -8,7 +8,8 @@ use umvu_interface::{Errno, MountError};
 use super::context::Unmade;
 use super::{attach, fail, new, place, same_sort, Depth, Result};
 use crate::call::Call;
-use crate::mount::{Location, Mount, MountKind, MountTable, NewMount, Origin, Propagation, MOUNTS_MAX};
+use crate::mount::{Location, Mount, MountKind, MountTable, NewMount, Origin, Propagation};
+use crate::mount_table::MOUNTS_MAX;
 use crate::resolve::strip_prefix;
 
 /// Copies of mounts, in no tree yet.

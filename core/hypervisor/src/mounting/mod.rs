@@ -21,7 +21,8 @@ use std::sync::Arc;
 use umvu_interface::{Capabilities, Errno, FileKind, InodeRef, MountError};
 
 use crate::call::Call;
-use crate::mount::{Location, Mount, MountTable, Propagation, MOUNTS_MAX};
+use crate::mount::{Location, Mount, MountTable, Propagation};
+use crate::mount_table::MOUNTS_MAX;
 use crate::resolve::Last;
 
 /// Result of a change of the mounts: an errno and a line for people.
