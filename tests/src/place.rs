@@ -5,6 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use crate::fresh::profile_dir;
 
@@ -13,6 +14,8 @@ use crate::fresh::profile_dir;
 pub enum Place {
     /// The host, without umvu.
     Native,
+    /// A user and mount namespace of the host's kernel, as its root: what a view's root is measured by.
+    Namespace,
     /// A view with no module.
     Plain,
     /// A view with a bind mount that the command does not meet.
@@ -41,6 +44,8 @@ pub const INSIDE: &[Place] = &[Place::Plain, Place::Elsewhere, Place::Cow];
 pub const ROOT: &[Place] = &[Place::Root, Place::CowRoot];
 /// The union as root alone.
 pub const COW_ROOT: &[Place] = &[Place::CowRoot];
+/// Where a user may mount: the kernel's own namespaces, and views as root.
+pub const MOUNTING: &[Place] = &[Place::Namespace, Place::Root, Place::CowRoot];
 /// Facts about what an ordinary user may not do.
 pub const USER: &[Place] = EVERYWHERE;
 /// Facts that hold for every user: everywhere, and as the root of a view.
@@ -52,6 +57,7 @@ impl Place {
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
+            Self::Namespace => "namespace",
             Self::Plain => "plain",
             Self::Elsewhere => "elsewhere",
             Self::Cow => "cow",
@@ -63,7 +69,7 @@ impl Place {
     /// Says whether the place is a view.
     #[must_use]
     pub fn is_inside(self) -> bool {
-        self != Self::Native
+        !matches!(self, Self::Native | Self::Namespace)
     }
 
     /// Says whether what a command writes must stay out of the host's tree.
@@ -81,6 +87,7 @@ impl Place {
         let bind = r#"vumount -t viewfs -o bind /usr/share "$0" && exec "$@""#;
         let entered = match self {
             Self::Native => Vec::new(),
+            Self::Namespace => UNSHARE.map(OsString::from).into(),
             Self::Plain => words([tool("umvu"), "-N".into(), "--".into()]),
             Self::Elsewhere => with_mount(tool("umvu"), &["-m", "viewfs"], bind, upper),
             Self::Cow => with_mount(tool("umvu"), &["-m", "viewfs"], cow, upper),
@@ -93,6 +100,16 @@ impl Place {
         };
         entered.into_iter().chain(command).collect()
     }
+}
+
+/// The command line that enters a namespace of the host's kernel.
+const UNSHARE: [&str; 5] = ["unshare", "--map-root-user", "--mount", "--propagation", "private"];
+
+/// Whether this machine lets an ordinary user have namespaces.
+#[must_use]
+pub fn has_namespaces() -> bool {
+    let status = std::process::Command::new(UNSHARE[0]).args(&UNSHARE[1..]).arg("true").stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 fn with_mount(umvu: OsString, modules: &[&str], script: &str, upper: &Path) -> Vec<OsString> {
