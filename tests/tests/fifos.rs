@@ -23,6 +23,8 @@ behaviours! {
         a_signal_ends_a_waiting_open_with_eintr,
         a_restarting_signal_lets_the_open_go_on_waiting,
         a_killed_waiter_leaves_at_once,
+        a_stopped_waiter_goes_on_waiting,
+        a_traced_program_waits_and_can_be_killed,
         shells_meet_over_a_fifo,
         process_substitution_works,
     }
@@ -135,6 +137,21 @@ fn a_killed_waiter_leaves_at_once(r: &Runner) {
     let script = "mkfifo fifo; cat fifo & pid=$!; until [[ $(cut -d' ' -f3 /proc/$pid/stat) == S ]]; do :; done
         kill -KILL $pid; wait $pid || echo $?";
     assert_eq!(r.bash(script).line(), "137");
+}
+
+fn a_stopped_waiter_goes_on_waiting(r: &Runner) {
+    let script = "state() { until [[ $(cut -d' ' -f3 /proc/$pid/stat) == $1 ]]; do :; done; }
+        mkfifo fifo; cat fifo & pid=$!; until [[ $(cat /proc/$pid/comm) == cat ]]; do :; done; state S
+        kill -STOP $pid; state T; kill -CONT $pid; state S
+        echo through > fifo; wait $pid";
+    assert_eq!(r.bash(script).line(), "through");
+}
+
+fn a_traced_program_waits_and_can_be_killed(r: &Runner) {
+    let script = "mkfifo fifo; strace -o /dev/null cat fifo & echo through > fifo; wait $!
+        strace -o trace cat fifo & until grep -q '\"fifo\"' trace; do :; done
+        kill -KILL $(pgrep -P $!); wait $! || echo $?";
+    assert_eq!(r.bash(script).line(), "through\n137");
 }
 
 fn shells_meet_over_a_fifo(r: &Runner) {

@@ -10,7 +10,7 @@ use nix::sys::socket::{
     getsockopt, recvmsg, sendmsg, setsockopt, sockopt, ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr,
 };
 use rustix::io::Errno;
-use umvu_tests::{behaviours, fails, works, Runner};
+use umvu_tests::{behaviours, fails, works};
 
 behaviours! {
     in_guest at EVERYWHERE {
@@ -38,9 +38,13 @@ behaviours! {
         a_socket_without_write_permission_is_eacces,
         binding_in_a_protected_directory_is_eacces,
     }
-    from_outside at EVERYWHERE {
-        ssh_agent_answers_over_its_socket,
-        loopback_tcp_works,
+    in_guest at ANYONE {
+        an_absolute_name_is_told_as_it_was_given,
+        a_name_of_108_bytes_needs_no_end,
+        datagrams_to_a_path_tell_who_sent_them,
+        many_datagrams_go_to_paths_in_one_call,
+        a_socket_bound_where_one_was_removed_is_the_new_one,
+        a_waiting_connect_is_let_in,
     }
 }
 
@@ -119,6 +123,35 @@ fn a_name_of_107_bytes_works() {
     assert_eq!(works(listener.local_addr()).as_pathname(), Some(name.as_ref()));
     // 108 bytes without an end are legal for the kernel, but no library writes them.
     assert!(UnixListener::bind("s".repeat(109)).is_err());
+}
+
+fn an_absolute_name_is_told_as_it_was_given() {
+    // Short enough for an address, unlike the directory of the test.
+    let dir = std::env::temp_dir().join(format!("umvu-tests.{}", std::process::id()));
+    works(fs::create_dir(&dir));
+    let name = dir.join("socket");
+    let listener = works(UnixListener::bind(&name));
+    assert_eq!(works(listener.local_addr()).as_pathname(), Some(name.as_path()));
+    let client = works(UnixStream::connect(&name));
+    assert_eq!(works(client.peer_addr()).as_pathname(), Some(name.as_path()));
+    let (one, two) = (works(UnixDatagram::bind(dir.join("one"))), works(UnixDatagram::unbound()));
+    works(one.send_to(b"x", dir.join("one")));
+    let (_, from) = works(one.recv_from(&mut [0; 1]));
+    works(two.send_to(b"back", from.as_pathname().expect("a path")));
+    assert_eq!(works(one.recv(&mut [0; 8])), 4);
+    works(fs::remove_dir_all(&dir));
+}
+
+fn a_name_of_108_bytes_needs_no_end() {
+    use rustix::net::{bind, connect, listen, socket, AddressFamily, SocketAddrUnix, SocketType};
+    let name = "s".repeat(108);
+    let address = works(SocketAddrUnix::new(&name));
+    let stream = || works(socket(AddressFamily::UNIX, SocketType::STREAM, None));
+    let listener = stream();
+    works(bind(&listener, &address));
+    works(listen(&listener, 1));
+    works(connect(stream(), &address));
+    assert!(works(fs::metadata(&name)).file_type().is_socket());
 }
 
 fn a_name_through_a_link_is_connected() {
@@ -212,6 +245,75 @@ fn credentials_are_passed() {
     assert_eq!(pids, [i32::try_from(std::process::id()).expect("a pid")]);
 }
 
+/// The process that sent a datagram, as the kernel tells it.
+fn sender_of_datagram(socket: &UnixDatagram) -> Option<i32> {
+    let mut byte = [0; 1];
+    let mut space = nix::cmsg_space!(nix::sys::socket::UnixCredentials, [i32; 1]);
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let message = works(recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()));
+    let mut controls = works(message.cmsgs());
+    controls.find_map(|control| match control {
+        ControlMessageOwned::ScmCredentials(who) => Some(who.pid()),
+        _ => None,
+    })
+}
+
+fn datagrams_to_a_path_tell_who_sent_them() {
+    let receiver = works(UnixDatagram::bind("receiver"));
+    works(setsockopt(&receiver, sockopt::PassCred, &true));
+    let sender = works(UnixDatagram::unbound());
+    let own = i32::try_from(std::process::id()).ok();
+    works(sender.send_to(b"x", "receiver"));
+    assert_eq!(sender_of_datagram(&receiver), own);
+    let fds = [sender.as_raw_fd()];
+    let to = works(UnixAddr::new("receiver"));
+    let control = [ControlMessage::ScmRights(&fds)];
+    works(sendmsg(sender.as_raw_fd(), &[IoSlice::new(b"x")], &control, MsgFlags::empty(), Some(&to)));
+    assert_eq!(sender_of_datagram(&receiver), own);
+}
+
+fn many_datagrams_go_to_paths_in_one_call() {
+    use nix::sys::socket::{sendmmsg, MultiHeaders};
+    let receiver = works(UnixDatagram::bind("receiver"));
+    let sender = works(UnixDatagram::unbound());
+    let to = works(UnixAddr::new("receiver"));
+    let parts = [[IoSlice::new(b"one")], [IoSlice::new(b"three")]];
+    let mut headers = MultiHeaders::preallocate(2, None);
+    let sent: Vec<usize> =
+        works(sendmmsg(sender.as_raw_fd(), &mut headers, &parts, [Some(to), Some(to)], [], MsgFlags::empty()))
+            .map(|message| message.bytes)
+            .collect();
+    assert_eq!(sent, [3, 5]);
+    for length in [3, 5] {
+        assert_eq!(works(receiver.recv(&mut [0; 8])), length);
+    }
+}
+
+fn a_socket_bound_where_one_was_removed_is_the_new_one() {
+    let old = works(UnixListener::bind("socket"));
+    works(fs::remove_file("socket"));
+    let new = works(UnixListener::bind("socket"));
+    drop(old);
+    works(UnixStream::connect("socket"));
+    works(new.accept());
+    assert_eq!(works(fs::read_dir(".")).count(), 1);
+}
+
+fn a_waiting_connect_is_let_in() {
+    use nix::sys::socket::{bind, listen, socket, AddressFamily, Backlog, SockFlag, SockType};
+    let listener = works(socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None));
+    works(bind(listener.as_raw_fd(), &works(UnixAddr::new("socket"))));
+    works(listen(&listener, works(Backlog::new(0))));
+    let listener = UnixListener::from(listener);
+    let clients: Vec<_> = (0..20).map(|_| std::thread::spawn(|| works(UnixStream::connect("socket")))).collect();
+    for _ in &clients {
+        works(listener.accept());
+    }
+    for client in clients {
+        client.join().expect("a client");
+    }
+}
+
 fn a_pair_has_no_name() {
     let (one, _two) = works(UnixStream::pair());
     assert!(works(one.local_addr()).is_unnamed());
@@ -259,20 +361,4 @@ fn a_socket_without_write_permission_is_eacces() {
 
 fn binding_in_a_protected_directory_is_eacces() {
     fails(Errno::ACCESS, errno(UnixListener::bind("/etc/umvu-tests.socket")));
-}
-
-fn ssh_agent_answers_over_its_socket(r: &Runner) {
-    // ssh-agent makes itself undumpable and its socket lives in a directory of its own.
-    let script = "mkdir -m 700 tmp; export TMPDIR=$PWD/tmp
-        eval $(ssh-agent -a agent.sock) >/dev/null; trap 'ssh-agent -k >/dev/null' EXIT
-        ssh-keygen -q -t ed25519 -N '' -f key; ssh-add -q key; ssh-add -l | cut -d' ' -f4";
-    assert_eq!(r.bash(script).line(), "(ED25519)");
-}
-
-fn loopback_tcp_works(r: &Runner) {
-    let script = "import socket, threading\n\
-        s = socket.create_server(('127.0.0.1', 0))\n\
-        c = socket.create_connection(s.getsockname())\n\
-        p, _ = s.accept(); c.sendall(b'hello'); print(p.recv(5).decode())";
-    assert_eq!(r.run(["python3", "-c", script]).line(), "hello");
 }
