@@ -11,6 +11,7 @@ use umvu_tests::{behaviours, watch, Place, Runner};
 behaviours! {
     from_outside at INSIDE {
         a_killed_supervisor_takes_its_guests_along,
+        a_supervisor_asked_to_end_asks_its_guests,
         a_killed_supervisor_loses_nothing_synced,
         a_killed_supervisor_leaves_no_directory,
         a_killed_front_takes_the_view_along,
@@ -95,6 +96,14 @@ fn a_killed_supervisor_takes_its_guests_along(r: &Runner) {
         wait_gone(guest);
     }
     assert!(!child.wait().success());
+}
+
+fn a_supervisor_asked_to_end_asks_its_guests(r: &Runner) {
+    let (mut child, told) = start(r, "trap 'echo asked >asked; exit 3' TERM; echo ready; while :; do sleep 0.1; done");
+    assert_eq!(told, "ready");
+    kill(Pid::from_raw(supervisor_of(&child)), Signal::SIGTERM).expect("kill");
+    assert_eq!(child.wait().code(), Some(3));
+    assert_eq!(r.bash("cat asked").line(), "asked");
 }
 
 fn a_killed_supervisor_loses_nothing_synced(r: &Runner) {

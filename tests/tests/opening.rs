@@ -264,6 +264,9 @@ fn an_exclusive_unnamed_file_cannot_be_linked() {
 fn an_unnamed_file_needs_a_directory_and_write_access() {
     create("file");
     fails(Errno::INVAL, open(".", OFlags::TMPFILE | OFlags::RDONLY, Mode::RUSR));
+    let bare = OFlags::TMPFILE.difference(OFlags::DIRECTORY);
+    fails(Errno::INVAL, open(".", bare | OFlags::RDWR, Mode::RUSR));
+    fails(Errno::INVAL, open(".", OFlags::TMPFILE | OFlags::CREATE | OFlags::RDWR, Mode::RUSR));
     fails(Errno::NOTDIR, open("file", OFlags::TMPFILE | OFlags::RDWR, Mode::RUSR));
     fails(Errno::NOENT, open("missing", OFlags::TMPFILE | OFlags::RDWR, Mode::RUSR));
 }

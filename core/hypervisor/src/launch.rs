@@ -191,13 +191,18 @@ fn stop_as(_signal: i32) {
     let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::STOP);
 }
 
+/// Sends a signal to all children of the calling thread.
+fn signal_children(signal: Signal) {
+    let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    for pid in children.split_whitespace().filter_map(|p| p.parse().ok()).filter_map(Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
 /// Kills all children until there are none: whoever is killed leaves its children to us.
 fn kill_descendants() {
     loop {
-        let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
-        for pid in children.split_whitespace().filter_map(|p| p.parse().ok()).filter_map(Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
-        }
+        signal_children(Signal::KILL);
         match waitid(Id::All, WaitPidFlag::WEXITED) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(_) => return,
@@ -357,6 +362,7 @@ fn take_listener(guest: u32, number: OwnedFd) -> Result<Listener, StartError> {
 fn watch_signals() -> Result<SignalFd, StartError> {
     let mut child = SigSet::empty();
     child.add(nix::sys::signal::Signal::SIGCHLD);
+    child.add(nix::sys::signal::Signal::SIGTERM);
     SignalFd::with_flags(&child, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(StartError::system("signalfd"))
 }
 
@@ -366,6 +372,7 @@ fn reap(supervisor: &Supervisor, first: u32, status: &OwnedFd, signals: &SignalF
     let is_first = |pid: nix::unistd::Pid| u32::try_from(pid.as_raw()) == Ok(first);
     let mut front_waits = true;
     let mut untold = None;
+    let mut asked = false;
     loop {
         loop {
             let ended = match crate::children::next(supervisor) {
@@ -403,7 +410,17 @@ fn reap(supervisor: &Supervisor, first: u32, status: &OwnedFd, signals: &SignalF
         if poll(watched, None).is_err() {
             continue;
         }
-        while let Ok(Some(_)) = signals.read_signal() {}
+        while let Ok(Some(info)) = signals.read_signal() {
+            if i32::try_from(info.ssi_signo) != Ok(libc::SIGTERM) {
+                continue;
+            }
+            // Whoever ends the supervisor ends the view: its processes are asked first.
+            if std::mem::replace(&mut asked, true) {
+                kill_descendants();
+                return None;
+            }
+            signal_children(Signal::TERM);
+        }
         if front_waits && !fds[1].revents().is_empty() {
             // The front process was killed.
             kill_descendants();

@@ -55,7 +55,11 @@ impl Follower<'_> {
         let supervisor = &self.call.supervisor;
         if let Ok(open) = supervisor.threads.take_fd(pid, fd) {
             let stat = rustix::fs::fstat(&open)?;
-            let is_host = umvu_sys::file::mark(open.as_fd()) == Ok(0)
+            let mark = umvu_sys::file::mark(open.as_fd());
+            if mark.is_ok_and(|mark| mark > 0) {
+                return Ok(Jump::Place(supervisor.place_of(self.call, open)?));
+            }
+            let is_host = mark == Ok(0)
                 && stat.st_dev != supervisor.proc_device
                 && supervisor.placeholders.find(stat.st_dev, stat.st_ino).is_none();
             if is_host {

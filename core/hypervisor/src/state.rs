@@ -54,7 +54,7 @@ impl ProcessState {
 
     /// Whether the kernel's own answer about files and identities is the right one.
     pub fn is_plain(&self) -> bool {
-        let has_own = self.root.is_some() || self.cwd.is_some() || self.credentials.is_some();
+        let has_own = self.root.is_some() || self.cwd.is_some() || self.credentials.is_some() || self.umask.is_some();
         // With a limit of its own `/proc/PID/limits` has to be told otherwise than the kernel does.
         !has_own && self.locks_limit.is_none() && self.view.is_plain()
     }

@@ -127,7 +127,7 @@ fn execute(call: &Call, place: Location, shown: Vec<u8>, dirfd: i32, argv: u64, 
                         (!is_same_on_host(call, &found, libc::AT_FDCWD, &path)).then_some(found)
                     }
                 };
-                take_identity(call, &program)?;
+                take_identity(call, &program, argv, envp)?;
                 if native && loader.is_none() {
                     return Ok(Reply::Continue);
                 }
@@ -345,7 +345,7 @@ fn interpreter(file: &impl AsFd, head: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// What becomes of a faked identity when it executes a program: set-id bits and capabilities(7).
-fn take_identity(call: &Call, program: &Location) -> Result<()> {
+fn take_identity(call: &Call, program: &Location, argv: u64, envp: u64) -> Result<()> {
     let old = call.credentials();
     let dumpable = call.state.dumpable.is_some();
     if !old.is_faked() {
@@ -358,6 +358,12 @@ fn take_identity(call: &Call, program: &Location) -> Result<()> {
     if new == *old && !dumpable {
         return Ok(());
     }
+    if new != *old {
+        // The kernel takes the identity when nothing can fail any more; here it is taken before, so what fails in
+        // practice is tried first.
+        readable(call.tid(), argv)?;
+        readable(call.tid(), envp)?;
+    }
     call.check_alive().map_err(|_| Errno::SRCH)?;
     call.change_state(|state| {
         state.dumpable = None;
@@ -365,6 +371,19 @@ fn take_identity(call: &Call, program: &Location) -> Result<()> {
             state.credentials = Some(Arc::new(new));
         }
     })
+}
+
+/// Checks that an array of strings can be read and passed on: `count` and `copy_strings` of `fs/exec.c`.
+fn readable(tid: u32, array: u64) -> Result<()> {
+    const STRING_MAX: usize = 128 << 10;
+    for pointer in read_pointers(tid, array)? {
+        match crate::guest::read_string(tid, pointer, STRING_MAX) {
+            Ok(_) => {}
+            Err(Errno::NAMETOOLONG) => return Err(Errno::TOOBIG),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 fn after_exec(old: &Credentials, file: &Stat, mount: MountFlags) -> Credentials {

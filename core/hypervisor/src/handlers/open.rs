@@ -39,7 +39,7 @@ fn old_form(call: &Call, dirfd: i32, path: usize, flags: u32, mode: u32) -> Outc
     if flags.contains(OFlags::PATH) {
         flags &= OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::PATH | OFlags::CLOEXEC;
     }
-    let creates = flags.contains(OFlags::CREATE) || flags.contains(OFlags::TMPFILE);
+    let creates = flags.intersects(OFlags::CREATE.union(UNNAMED));
     let how = How { flags, mode: if creates { mode & 0o7777 } else { 0 }, resolve: ResolveFlags::empty() };
     do_open(call, dirfd, &call.path(path)?, how)
 }
@@ -78,7 +78,7 @@ fn strict(flags: u64, mode: u64, resolve: u64) -> Result<How> {
     if resolve.contains(ResolveFlags::BENEATH | ResolveFlags::IN_ROOT) {
         return Err(Errno::INVAL);
     }
-    let creates = flags.contains(OFlags::CREATE) || flags.contains(OFlags::TMPFILE);
+    let creates = flags.intersects(OFlags::CREATE.union(UNNAMED));
     if creates {
         if mode & !0o7777 != 0 {
             return Err(Errno::INVAL);
@@ -87,9 +87,6 @@ fn strict(flags: u64, mode: u64, resolve: u64) -> Result<How> {
         return Err(Errno::INVAL);
     }
     if resolve.contains(ResolveFlags::CACHED) {
-        if creates || flags.contains(OFlags::TRUNC) {
-            return Err(Errno::INVAL);
-        }
         return Err(Errno::AGAIN);
     }
     let path_only = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::PATH | OFlags::CLOEXEC;
@@ -157,14 +154,20 @@ impl How {
     }
 }
 
+/// `__O_TMPFILE`: `O_TMPFILE` without the `O_DIRECTORY` in it.
+const UNNAMED: OFlags = OFlags::TMPFILE.difference(OFlags::DIRECTORY);
+
 fn do_open(call: &Call, dirfd: i32, path: &[u8], how: How) -> Outcome {
-    let is_tmpfile = how.flags.contains(OFlags::TMPFILE);
+    // build_open_flags of fs/open.c.
+    if how.flags.contains(OFlags::CREATE | OFlags::DIRECTORY) {
+        return Err(Errno::INVAL.into());
+    }
+    let is_tmpfile = how.flags.contains(UNNAMED);
     if is_tmpfile {
-        if (how.flags & OFlags::ACCMODE) == OFlags::RDONLY {
+        let writes = (how.flags & OFlags::ACCMODE) != OFlags::RDONLY;
+        if !how.flags.contains(OFlags::DIRECTORY) || !writes {
             return Err(Errno::INVAL.into());
         }
-    } else if how.flags.contains(OFlags::CREATE | OFlags::DIRECTORY) {
-        return Err(Errno::INVAL.into());
     }
     call.check_alive()?;
     if how.flags.contains(OFlags::CREATE) {

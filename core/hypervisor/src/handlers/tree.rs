@@ -275,9 +275,8 @@ fn remove(call: &Call, dirfd: i32, path: usize, kind: RemoveKind) -> Outcome {
         (_, RemoveKind::File) => return Err(Errno::ISDIR.into()),
     };
     search(call, &directory)?;
+    // The mount is looked at before the name: do_unlinkat, mnt_want_write.
     if directory.mount.flags().contains(MountFlags::READ_ONLY) {
-        // The name must exist before the mount is looked at: do_unlinkat.
-        directory.inode.lookup(&name)?;
         return Err(Errno::ROFS.into());
     }
     let victim = directory.inode.lookup(&name)?;
