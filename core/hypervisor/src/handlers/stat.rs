@@ -122,8 +122,6 @@ fn shown(call: &Call, place: &Location) -> Result<Stat> {
 /// What has no name on the host, a pipe or a socket, belongs to whoever asks if it is the user's: nothing tells
 /// which of the guests made it.
 fn nameless(call: &Call, fd: BorrowedFd<'_>, mut stat: Stat) -> Stat {
-    const PIPEFS: i64 = 0x5049_5045;
-    const SOCKFS: i64 = 0x534f_434b;
     let who = call.credentials();
     if !who.is_faked() || stat.uid != call.supervisor.host_credentials.uid.effective {
         return stat;
@@ -131,10 +129,16 @@ fn nameless(call: &Call, fd: BorrowedFd<'_>, mut stat: Stat) -> Stat {
     if !matches!(stat.kind(), FileKind::Fifo | FileKind::Socket) {
         return stat;
     }
-    if rustix::fs::fstatfs(fd).is_ok_and(|fs| matches!(fs.f_type, PIPEFS | SOCKFS)) {
+    if is_nameless(fd) {
         (stat.uid, stat.gid) = (who.uid.fs, who.gid.fs);
     }
     stat
+}
+
+fn is_nameless(fd: BorrowedFd<'_>) -> bool {
+    const PIPEFS: i64 = 0x5049_5045;
+    const SOCKFS: i64 = 0x534f_434b;
+    rustix::fs::fstatfs(fd).is_ok_and(|fs| matches!(fs.f_type, PIPEFS | SOCKFS))
 }
 
 /// `fstat(fd, status)`.
@@ -162,7 +166,7 @@ fn of_descriptor(call: &Call, fd: i32) -> Result<(Stat, Through)> {
     if let Some(mount) = call.supervisor.marked(&table, fd.as_fd(), mark) {
         return Ok((mount.filesystem.stat_open(fd.as_fd())?, Through::Mount(mount)));
     }
-    let is_fifo = FileKind::from_mode(numbers.st_mode) == Some(FileKind::Fifo);
+    let is_fifo = FileKind::from_mode(numbers.st_mode) == Some(FileKind::Fifo) && !is_nameless(fd.as_fd());
     if mark < 0 || is_fifo || numbers.st_dev == call.supervisor.proc_device {
         // O_PATH descriptors take no mark, those of /proc have none, and guests open pipes themselves: the path tells.
         let place = call.supervisor.place_of(call, fd)?;
