@@ -13,6 +13,8 @@ behaviours! {
         df_asks_each_mount,
         nothing_is_left_in_the_list,
         who_has_ended_keeps_nothing_busy,
+        the_list_is_a_file_of_proc,
+        a_changed_root_lists_what_is_in_it,
     }
     from_outside at ROOT {
         the_mount_of_the_system_mounts_unions,
@@ -103,6 +105,21 @@ fn who_has_ended_keeps_nothing_busy(r: &Runner) {
     assert_eq!(r.bash(script).line(), "x\nx\nx\nx\nx\nx");
 }
 
+fn the_list_is_a_file_of_proc(r: &Runner) {
+    let script = "mkdir m; mount -t tmpfs x m; cp /proc/self/mounts copy; grep -c \" $PWD/m tmpfs \" copy
+        exec 7< /proc/self/mounts; stat -Lc %s,%F /proc/self/fd/7; stat -c %s,%F - <&7
+        [ \"$(readlink /proc/self/fd/7)\" = /proc/$$/mounts ] && echo named
+        exec 8< m; grep -q mnt_id:.$(findmnt -no ID m) /proc/self/fdinfo/8 && echo numbered";
+    assert_eq!(r.bash(script).line(), "1\n0,regular empty file\n0,regular empty file\nnamed\nnumbered");
+}
+
+fn a_changed_root_lists_what_is_in_it(r: &Runner) {
+    let script = "mkdir root; mount --rbind / root; mount -t tmpfs outside root/mnt
+        chroot root sh -c 'mount -t tmpfs inside /srv; findmnt -no SOURCE /mnt; findmnt -no SOURCE /srv; findmnt -no TARGET | head -1'
+        findmnt -no TARGET $PWD/root/srv | sed s,$PWD,,";
+    assert_eq!(r.bash(script).line(), "outside\ninside\n/\n/root/srv");
+}
+
 fn the_mount_of_the_system_mounts_unions(r: &Runner) {
     let script = "vu_insmod viewfs 2>/dev/null || true; mkdir low up work m over; echo low > low/f; echo m > m/g
         mount -t overlay -o lowerdir=$PWD/low,upperdir=$PWD/up,workdir=$PWD/work none over; echo new > over/f; cat low/f up/f
@@ -119,9 +136,11 @@ fn many_mounts_keep_their_files_apart(r: &Runner) {
 }
 
 fn files_of_a_tmpfs_leave_with_it(r: &Runner) {
-    let script = "mkdir m; mount -t tmpfs x m; echo kept > m/f; exec 9< m/f; umount -l m; cat <&9; exec 9<&-
-        mount -t tmpfs x m; umount m; mountpoint -q m || echo none";
-    assert_eq!(r.bash(script).line(), "kept\nnone");
+    // Where the supervisor keeps them, and where everybody may look.
+    let script = "mkdir m; seen() { { ls /dev/shm/.umvu-*/*/unique-$$ 2>/dev/null || true; } | wc -l; }
+        mount -t tmpfs x m; echo kept > m/unique-$$; seen; exec 9< m/unique-$$; umount -l m; cat <&9; exec 9<&-
+        mount -t tmpfs x m; umount m; mountpoint -q m || seen";
+    assert_eq!(r.bash(script).line(), "1\nkept\n0");
 }
 
 fn who_stands_in_a_covered_tree_sees_the_union(r: &Runner) {

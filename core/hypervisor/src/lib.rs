@@ -12,6 +12,7 @@ mod carried;
 mod children;
 mod contexts;
 mod credentials;
+mod cwd;
 mod escort;
 mod filter;
 mod fs;

@@ -61,7 +61,8 @@ impl Follower<'_> {
             }
             let is_host = mark == Ok(0)
                 && stat.st_dev != supervisor.proc_device
-                && supervisor.placeholders.find(stat.st_dev, stat.st_ino).is_none();
+                && supervisor.placeholders.find(stat.st_dev, stat.st_ino).is_none()
+                && supervisor.object_of_text(self.call, open.as_fd(), &stat).is_none();
             if is_host {
                 let path = crate::guest::proc_path(open.as_fd());
                 let object = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use umvu_host::HostFs;
-use umvu_interface::{Credentials, Errno, FileKind, Filesystem, InodeRef, ModuleDescriptor, MountFlags, Name, Result};
+use umvu_interface::{Credentials, Errno, Filesystem, InodeRef, ModuleDescriptor, MountFlags, Name, Result};
 use umvu_sys::seccomp::Listener;
 
 use crate::call::Call;
@@ -15,7 +15,7 @@ use crate::fs::proc::{text, ProcFs, ProcInode};
 use crate::guest::Threads;
 use crate::mount::{Location, Marks, Mount, MountKind, MountTable, NewMount, Origin, Superblock};
 use crate::placeholder::Placeholders;
-use crate::resolve::{path_of, strip_prefix, Last, Lookup, ResolveFlags};
+use crate::resolve::{path_of, strip_prefix};
 use crate::state::{ProcessState, States};
 use crate::view::View;
 
@@ -226,66 +226,12 @@ impl Supervisor {
         umask
     }
 
-    /// The current directory of the caller.
-    pub fn cwd(&self, call: &Call) -> Result<Location> {
-        let generation = call.state.view.generation.load(Ordering::Acquire);
-        let Some(cwd) = &call.state.cwd else {
-            let location = self.host_cwd(call, call.tid())?;
-            call.set_cwd(location.clone())?;
-            return Ok(location);
-        };
-        if cwd.generation == generation {
-            return Ok(cwd.location.clone());
-        }
-        let mount = &cwd.location.mount;
-        let come_to_light = || {
-            let gone = mount.left_root.load(Ordering::Relaxed) && !call.table().is_in_tree(mount);
-            gone.then(|| self.directory_at(call, &call.table(), cwd.path.as_ref()?)).flatten()
-        };
-        let location = come_to_light().or_else(|| self.shown_since(call, cwd.path.as_ref()?, cwd.newest));
-        let location = location.unwrap_or_else(|| cwd.location.clone());
-        call.set_cwd(location.clone())?;
-        Ok(location)
-    }
-
-    /// What the current directory that the kernel has for a process is in the caller's view.
-    pub fn host_cwd(&self, call: &Call, pid: u32) -> Result<Location> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(format!("/proc/{pid}/cwd"), flags, Mode::empty())?;
-        let path = rustix::fs::readlink(crate::guest::proc_path(fd.as_fd()), Vec::new())?.into_bytes();
-        let host = self.place_of(call, fd)?;
-        Ok(self.shown_since(call, &path, 0).unwrap_or(host))
-    }
-
     /// Lets go of all mounts, when no guest is left.
     pub fn close_views(&self) {
         for state in self.states.all() {
             state.view.set_mounts(MountTable::new(state.view.mounts.load().host().mount));
         }
         self.states.clear();
-    }
-
-    /// The directory at `path`, if a mount that a module made since mount `newest` shows it: such a mount is a new
-    /// look of a tree, and who stands in the tree sees it. What else is mounted over a current directory leaves the
-    /// process below it, as Linux does, and what is unmounted is kept.
-    fn shown_since(&self, call: &Call, path: &[u8], newest: u64) -> Option<Location> {
-        let mut table = (*call.table()).clone();
-        let (shows, covers): (Vec<_>, Vec<_>) =
-            table.mounts().iter().filter(|m| m.id > newest).cloned().partition(|m| m.module.is_some());
-        if shows.is_empty() {
-            return None;
-        }
-        for mount in covers.iter().filter(|m| m.origin == Origin::View) {
-            table.detach(mount);
-        }
-        self.directory_at(call, &table, path).filter(|place| place.mount.id > newest)
-    }
-
-    fn directory_at(&self, call: &Call, table: &MountTable, path: &[u8]) -> Option<Location> {
-        match call.resolve_from(table, table.root(), path, Last::Follow, ResolveFlags::empty()).ok()? {
-            Lookup::Found(place) if place.inode.kind().ok()? == FileKind::Directory => Some(place),
-            _ => None,
-        }
     }
 
     /// What a descriptor of the host (taken from the guest, or found in `/proc`) is in the caller's view.

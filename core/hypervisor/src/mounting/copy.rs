@@ -130,8 +130,8 @@ pub fn bind(call: &Call, source: Option<&[u8]>, covered: Location, target: &[u8]
     if !same_sort(&covered.inode, &from.inode).map_err(|errno| fail(target, errno))? {
         return Err(fail(target, Errno::NOTDIR));
     }
+    attach(&mut table, copies.root.clone(), covered.clone()).map_err(|errno| fail(target, errno))?;
     let root = copies.join(&mut table).map_err(|errno| fail(target, errno))?;
-    attach(&mut table, root.clone(), covered.clone()).map_err(|errno| fail(target, errno))?;
     if root.kind == MountKind::Tree {
         crate::carried::cover(call, &mut table, &root, &covered, Some(&from));
     }
