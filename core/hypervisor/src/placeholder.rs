@@ -27,6 +27,9 @@ pub struct OpenDirectory {
     pub listing: Mutex<Option<Arc<Vec<DirEntry>>>>,
 }
 
+/// A name and the host's path of the program that is executed under it.
+type Alias = (Vec<u8>, Vec<u8>);
+
 /// All placeholders.
 pub struct Placeholders {
     place: OwnedFd,
@@ -36,7 +39,7 @@ pub struct Placeholders {
     serial: AtomicU64,
     by_inode: DashMap<u64, Arc<OpenDirectory>>,
     by_watch: DashMap<i32, u64>,
-    aliases: Mutex<HashMap<(Vec<u8>, Vec<u8>), PathBuf>>,
+    aliases: Mutex<HashMap<Alias, PathBuf>>,
     /// Programs that have been executed by the shortest path of all, a descriptor of ours.
     held: Mutex<HashMap<(u64, u64), OwnedFd>>,
 }

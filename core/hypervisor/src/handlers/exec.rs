@@ -98,7 +98,7 @@ enum Format {
 
 fn execute(call: &Call, place: Location, shown: Vec<u8>, dirfd: i32, argv: u64, envp: u64) -> Outcome {
     may_execute(call, &place)?;
-    let asked = Asked { place: place.clone(), name: base_name(&shown).to_vec() };
+    let asked = Asked { place: place.clone(), name: base_name(&shown).to_vec(), argv, envp };
     let mut program = place.clone();
     let mut program_shown = shown;
     let mut prefix: Vec<Vec<u8>> = Vec::new();
@@ -131,7 +131,7 @@ fn execute(call: &Call, place: Location, shown: Vec<u8>, dirfd: i32, argv: u64, 
                 if native && loader.is_none() {
                     return Ok(Reply::Continue);
                 }
-                return start(call, &asked, &program, &program_shown, loader, prefix, argv, envp);
+                return start(call, &asked, &program, &program_shown, loader, prefix);
             }
             Format::Unknown if native && prefix.is_empty() => return Ok(Reply::Continue),
             Format::Unknown => return Err(Errno::NOEXEC.into()),
@@ -145,6 +145,10 @@ struct Asked {
     place: Location,
     /// Last component of the path: the name of the process.
     name: Vec<u8>,
+    /// Address of the arguments.
+    argv: u64,
+    /// Address of the environment.
+    envp: u64,
 }
 
 fn base_name(path: &[u8]) -> &[u8] {
@@ -159,10 +163,8 @@ fn start(
     shown: &[u8],
     loader: Option<Location>,
     mut prefix: Vec<Vec<u8>>,
-    argv: u64,
-    envp: u64,
 ) -> Outcome {
-    let mut pointers = read_pointers(call.tid(), argv)?;
+    let mut pointers = read_pointers(call.tid(), asked.argv)?;
     let executed = match &loader {
         None => host_path(program)?,
         // The program's own loader, as a program: it opens what it is given in the view.
@@ -188,20 +190,20 @@ fn start(
                 pointers = pointers.into_iter().skip(1).collect();
             }
             prefix = front;
-            return go(call, asked, path, prefix, pointers, envp);
+            return go(call, asked, path, prefix, pointers);
         }
     };
     if !prefix.is_empty() {
         pointers = pointers.into_iter().skip(1).collect();
     }
-    go(call, asked, executed, prefix, pointers, envp)
+    go(call, asked, executed, prefix, pointers)
 }
 
-fn go(call: &Call, asked: &Asked, path: Vec<u8>, prefix: Vec<Vec<u8>>, pointers: Vec<u64>, envp: u64) -> Outcome {
+fn go(call: &Call, asked: &Asked, path: Vec<u8>, prefix: Vec<Vec<u8>>, pointers: Vec<u64>) -> Outcome {
     let path = named(call, &asked.name, path);
     let new = prefix.into_iter().map(Element::New);
     let argv = Argument::Strings(new.chain(pointers.into_iter().map(Element::There)).collect());
-    let instead = Instead { nr: EXECVE, arguments: vec![Argument::String(path), argv, Argument::Word(envp)] };
+    let instead = Instead { nr: EXECVE, arguments: vec![Argument::String(path), argv, Argument::Word(asked.envp)] };
     match redirect(call, &instead) {
         Err(Fail::Errno(Errno::PERM)) => traced(call, asked),
         other => other,
