@@ -268,18 +268,23 @@ impl Inode for HostInode {
         self.remove_attribute(caller, name)
     }
 
-    /// What stands for a faked device node is listed as a regular file: to know better, each entry would have to be
-    /// looked up, and programs that must know call stat.
+    /// Where a regular file may stand for a faked device node, regular files are listed without a type: to know it,
+    /// each would have to be looked up, and programs that must know then call stat.
     fn read_dir(&self) -> Result<Vec<DirEntry>> {
         let directory = self.reopen(OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut buffer = [MaybeUninit::uninit(); ENTRIES];
         let mut listing = RawDir::new(directory, &mut buffer);
         let mut entries = Vec::new();
+        let uncertain = self.fs.ownership().is_some_and(|store| store.may_have_other_types());
         while let Some(entry) = listing.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                let dirent_type = FileKind::from_mode(entry.file_type().as_raw_mode()).map_or(0, FileKind::dirent_type);
+                let dirent_type = match FileKind::from_mode(entry.file_type().as_raw_mode()) {
+                    Some(FileKind::Regular) if uncertain => 0,
+                    Some(kind) => kind.dirent_type(),
+                    None => 0,
+                };
                 entries.push(DirEntry { name: name.into(), ino: entry.ino(), dirent_type });
             }
         }

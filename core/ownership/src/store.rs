@@ -5,6 +5,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::FileType;
@@ -31,6 +32,8 @@ pub struct Store {
     pub(crate) table: Table,
     /// `None` for a store in memory.
     pub(crate) layer: Option<Layer>,
+    /// Whether a faked device node may be among the objects.
+    devices: AtomicBool,
     stripes: Box<[Mutex<()>]>,
 }
 
@@ -95,7 +98,15 @@ impl Store {
 
     fn new(table: Table, layer: Option<Layer>) -> Store {
         let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
-        Store { table, layer, stripes }
+        let store = Store { table, layer, devices: AtomicBool::new(false), stripes };
+        // What an earlier session made of it is not known without a look at every object.
+        store.devices.store(!store.is_empty_hint(), Ordering::Relaxed);
+        store
+    }
+
+    /// Says whether a regular file of the host may stand for something of another type.
+    pub fn may_have_other_types(&self) -> bool {
+        self.devices.load(Ordering::Relaxed)
     }
 
     /// Says whether the store has nothing to show: no record, and no mark on the layer's root nor on
@@ -230,6 +241,9 @@ impl Store {
     fn put(&self, object: BorrowedFd<'_>, key: &Key, host_type: FileType, shown: &Override) -> Result<(), Errno> {
         if shown.mode > 0o7777 || (shown.kind != FakeKind::Same && host_type != FileType::RegularFile) {
             return Err(Errno::INVAL);
+        }
+        if shown.kind != FakeKind::Same {
+            self.devices.store(true, Ordering::Relaxed);
         }
         let record = Record { shown: *shown, host_type };
         let Some(layer) = &self.layer else {
