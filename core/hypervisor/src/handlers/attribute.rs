@@ -276,14 +276,15 @@ pub fn utimensat(call: &Call) -> Outcome {
     if call.state.is_plain() {
         return Ok(Reply::Continue);
     }
+    // The path is walked before the times are judged: fs/utimes.c, vfs_utimes.
     let times = if call.raw(2) == 0 {
-        NOW
+        Ok(NOW)
     } else {
         let bytes: [u8; 32] = crate::guest::read_array(call.tid(), call.raw(2))?;
-        (nanosecond(&bytes, 0)?, nanosecond(&bytes, 16)?)
+        nanosecond(&bytes, 0).and_then(|atime| Ok((atime, nanosecond(&bytes, 16)?)))
     };
-    // Both times kept: nothing else is checked, fs/utimes.c.
-    if times == (SetTime::Keep, SetTime::Keep) {
+    // Both times kept: nothing else is checked.
+    if times == Ok((SetTime::Keep, SetTime::Keep)) {
         return DONE;
     }
     let flags = call.u32(3);
@@ -299,7 +300,7 @@ pub fn utimensat(call: &Call) -> Outcome {
     } else {
         find(call, call.i32(0), 1, flags)?
     };
-    set_times(call, &place, times)
+    set_times(call, &place, times?)
 }
 
 fn nanosecond(bytes: &[u8], at: usize) -> Result<SetTime> {

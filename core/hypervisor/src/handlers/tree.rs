@@ -346,7 +346,8 @@ fn do_rename(call: &Call, old_dirfd: i32, old: usize, new_dirfd: i32, new: usize
     else {
         return Err(Errno::BUSY.into());
     };
-    if from.mount.id != to.mount.id {
+    // Mounts of the host itself are no mounts here: their devices tell them apart.
+    if from.mount.id != to.mount.id || from.inode.id()?.0 != to.inode.id()?.0 {
         return Err(Errno::XDEV.into());
     }
     let LastComponent::Name(from_name) = from_last else { return Err(Errno::BUSY.into()) };
