@@ -1,6 +1,6 @@
 //! getdents, the current directory, the root directory, umask. Knows nothing of what trees are made of.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use umvu_interface::{Access, Capabilities, DirEntry, Errno, FileKind, Result};
@@ -28,14 +28,13 @@ enum Form {
 }
 
 fn list(call: &Call, form: Form) -> Outcome {
-    if call.state.view.mounts.load().is_host() && call.supervisor.placeholders.is_empty() {
+    if call.state.is_plain() && call.supervisor.placeholders.is_empty() {
         return Ok(Reply::Continue);
     }
     let fd = call.take_fd(call.i32(0))?;
     let numbers = rustix::fs::fstat(&fd)?;
     let Some(open) = call.supervisor.placeholders.find(numbers.st_dev, numbers.st_ino) else {
-        // A directory of the host: the kernel lists it, whatever happened to the descriptor since.
-        return Ok(Reply::Continue);
+        return list_host(call, &fd, form);
     };
     if rustix::fs::fcntl_getfl(&fd)?.contains(rustix::fs::OFlags::PATH) {
         return Err(Errno::BADF.into());
@@ -58,6 +57,31 @@ fn list(call: &Call, form: Form) -> Outcome {
     call.write(call.raw(1), &out)?;
     rustix::fs::seek(fd.as_fd(), rustix::fs::SeekFrom::Start(at as u64))?;
     Ok(Reply::Value(i64::try_from(out.len()).unwrap_or(i64::MAX)))
+}
+
+/// Lists a directory of the host. The kernel does, whatever happened to the descriptor since, unless regular files
+/// may stand for faked devices: then we read in the guest's place and leave their types open.
+fn list_host(call: &Call, fd: &OwnedFd, form: Form) -> Outcome {
+    let host = call.table().lowest_root().mount;
+    let store = host.filesystem.as_any().downcast_ref::<umvu_host::HostFs>().and_then(umvu_host::HostFs::ownership);
+    let uncertain = store.is_some_and(|store| store.may_have_other_types());
+    if !uncertain || form == Form::Old {
+        return Ok(Reply::Continue);
+    }
+    const NAME: usize = 19;
+    let regular = FileKind::Regular.dirent_type();
+    let size = usize::try_from(call.u32(2)).unwrap_or(0).min(64 << 10);
+    let mut buffer = vec![0; size];
+    let length = umvu_sys::file::getdents64(fd.as_fd(), &mut buffer)?;
+    let mut at = 0;
+    while at + NAME <= length {
+        if buffer[at + NAME - 1] == regular {
+            buffer[at + NAME - 1] = 0;
+        }
+        at += usize::from(u16::from_ne_bytes([buffer[at + 16], buffer[at + 17]])).max(NAME);
+    }
+    call.write(call.raw(1), &buffer[..length])?;
+    Ok(Reply::Value(i64::try_from(length).unwrap_or(0)))
 }
 
 /// The listing of a descriptor: taken anew at its beginning, as after rewinddir(3).
