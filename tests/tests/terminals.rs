@@ -172,11 +172,11 @@ fn vim_edits_a_file(r: &Runner) {
 
 fn tmux_runs_a_window(r: &Runner) {
     let mut terminal = bash(r);
-    // The server is a daemon on a socket of its own.
-    terminal.send(b"mkdir -m 700 t; export TMUX_TMPDIR=$PWD/t; tmux -f /dev/null new -d -x 80 -y 24 'echo in si''de; exec cat'; tmux ls; echo st=$?\n");
+    // The server is a daemon on a socket of its own, whose path must be short.
+    terminal.send(b"export TMUX_TMPDIR=$(mktemp -d /tmp/t.XXXXXX); tmux -f /dev/null new -d -x 80 -y 24 'echo in si''de; exec cat'; tmux ls; echo st=$?\n");
     terminal.expect("windows");
     terminal.expect("st=0");
-    terminal.send(b"until tmux capture-pane -p | grep -q 'in side'; do :; done; tmux capture-pane -p | head -1; tmux kill-server\n");
+    terminal.send(b"until tmux capture-pane -p | grep -q 'in side'; do :; done; tmux capture-pane -p | head -1; tmux kill-server; rm -rf $TMUX_TMPDIR\n");
     terminal.expect("in side");
     terminal.expect("ready> ");
     leave(terminal);
