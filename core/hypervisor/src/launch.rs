@@ -28,6 +28,9 @@ use crate::{Config, StartError};
 const ENDED: u8 = b'e';
 const STOPPED: u8 = b's';
 
+/// Status of what a hang-up ended.
+const HUNG_UP: u8 = 129;
+
 /// Signals that the front process hands on to the first guest when they were sent to it alone.
 const HANDED_ON: [Signal; 6] = [Signal::TERM, Signal::HUP, Signal::INT, Signal::QUIT, Signal::USR1, Signal::USR2];
 
@@ -140,6 +143,9 @@ fn front(supervisor: u32, status: OwnedFd) -> Result<u8, StartError> {
     let mut pipe = std::fs::File::from(status);
     let leads_session = rustix::process::getsid(None) == Ok(rustix::process::getpid());
     let mut guest: Option<i32> = None;
+    // The guest read the end of the terminal and ended before we could hand on the signal, which, outside a view, would
+    // have come first.
+    let mut too_late = false;
     loop {
         let mut fds = [PollFd::new(&pipe, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
         match poll(&mut fds, None) {
@@ -154,6 +160,7 @@ fn front(supervisor: u32, status: OwnedFd) -> Result<u8, StartError> {
             let is_for_guest = info.ssi_code <= 0 || is_hangup;
             if let (true, Some(signal), Some(pid)) = (is_for_guest, signal, guest.and_then(Pid::from_raw)) {
                 if signal != Signal::CHILD {
+                    too_late |= is_hangup && !is_running(pid);
                     let _ = rustix::process::kill_process(pid, signal);
                 }
             }
@@ -166,6 +173,7 @@ fn front(supervisor: u32, status: OwnedFd) -> Result<u8, StartError> {
             Ok(()) => {
                 let value = i32::from_ne_bytes([message[1], message[2], message[3], message[4]]);
                 match message[0] {
+                    ENDED if too_late => return Ok(HUNG_UP),
                     ENDED => return Ok(u8::try_from(value).unwrap_or(255)),
                     STOPPED => stop_as(value),
                     _ => guest = Some(value),
@@ -180,6 +188,11 @@ fn front(supervisor: u32, status: OwnedFd) -> Result<u8, StartError> {
             }
         }
     }
+}
+
+fn is_running(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 fn to_nix(signal: Signal) -> Result<nix::sys::signal::Signal, StartError> {
