@@ -88,6 +88,28 @@ impl Terminal {
         }
     }
 
+    /// Waits until a program of the terminal's session has stopped.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it goes on for ten seconds.
+    pub fn wait_stopped(&self, program: &str) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let session = self.child.id().to_string();
+        let wanted = format!("({program}) T ");
+        let has_stopped = || {
+            let stats = std::fs::read_dir("/proc").expect("/proc").flatten();
+            stats.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok()).any(|stat| {
+                // pid (comm) state ppid pgrp session: proc_pid_stat(5).
+                stat.contains(&wanted) && stat.rsplit(')').next().and_then(|s| s.split(' ').nth(4)) == Some(&session)
+            })
+        };
+        while !has_stopped() {
+            assert!(std::time::Instant::now() < deadline, "{program} goes on");
+            std::thread::yield_now();
+        }
+    }
+
     /// Reads what is there, or waits for it; says whether something came.
     fn read_more(&mut self, deadline: Instant) -> bool {
         let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).expect("a short time");

@@ -92,10 +92,8 @@ fn the_command_itself_can_be_stopped_and_continued(r: &Runner) {
     terminal.send(b"\x1a");
     terminal.expect("Stopped");
     terminal.expect("ready> ");
-    // The shell says so when its own child has stopped; until cat has, it may take what is typed here.
-    terminal.send(b"until ps -o stat=,comm= -t $(tty | cut -c6-) | grep -q '^T.*cat'; do :; done; echo all do''wn\n");
-    terminal.expect("all down");
-    terminal.expect("ready> ");
+    // The shell says so when its own child has stopped; until cat has, it may take what is typed for the shell.
+    terminal.wait_stopped("cat");
     terminal.send(b"fg\n");
     terminal.expect("bash run");
     terminal.send(b"sec''ond\n");
