@@ -143,9 +143,9 @@ fn front(supervisor: u32, status: OwnedFd) -> Result<u8, StartError> {
     let mut pipe = std::fs::File::from(status);
     let leads_session = rustix::process::getsid(None) == Ok(rustix::process::getpid());
     let mut guest: Option<i32> = None;
-    // The guest read the end of the terminal and ended before we could hand on the signal, which, outside a view, would
-    // have come first.
-    let mut too_late = false;
+    // A guest may read the end of the terminal, and end, before it gets the signal that we hand on; outside a view the
+    // signal comes first.
+    let mut hung_up = false;
     loop {
         let mut fds = [PollFd::new(&pipe, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
         match poll(&mut fds, None) {
@@ -160,7 +160,7 @@ fn front(supervisor: u32, status: OwnedFd) -> Result<u8, StartError> {
             let is_for_guest = info.ssi_code <= 0 || is_hangup;
             if let (true, Some(signal), Some(pid)) = (is_for_guest, signal, guest.and_then(Pid::from_raw)) {
                 if signal != Signal::CHILD {
-                    too_late |= is_hangup && !is_running(pid);
+                    hung_up |= is_hangup && !ignores_hangup(pid);
                     let _ = rustix::process::kill_process(pid, signal);
                 }
             }
@@ -173,7 +173,7 @@ fn front(supervisor: u32, status: OwnedFd) -> Result<u8, StartError> {
             Ok(()) => {
                 let value = i32::from_ne_bytes([message[1], message[2], message[3], message[4]]);
                 match message[0] {
-                    ENDED if too_late => return Ok(HUNG_UP),
+                    ENDED if hung_up && value < 128 => return Ok(HUNG_UP),
                     ENDED => return Ok(u8::try_from(value).unwrap_or(255)),
                     STOPPED => stop_as(value),
                     _ => guest = Some(value),
@@ -190,9 +190,10 @@ fn front(supervisor: u32, status: OwnedFd) -> Result<u8, StartError> {
     }
 }
 
-fn is_running(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with(['Z', 'X']))
+fn ignores_hangup(pid: Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|set| set & 1 != 0)
 }
 
 fn to_nix(signal: Signal) -> Result<nix::sys::signal::Signal, StartError> {

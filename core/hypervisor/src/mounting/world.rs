@@ -1,8 +1,9 @@
 //! What a file system type may know of the view while one of its mounts is made. Knows no mount table.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use umvu_host::{HostFs, HostInode};
 use umvu_interface::{Errno, InodeRef, LayerUse, MountError, Result, World};
@@ -50,7 +51,7 @@ impl World for Below<'_> {
             LayerUse::Upper => {
                 let beside = state.and_then(|s| s.host_fd()).ok_or_else(|| fail(&name, Errno::INVAL))?;
                 let beside = host_path(beside).map_err(|errno| fail(&name, errno))?;
-                Some(Arc::new(Store::open(copy.as_fd(), &beside).map_err(refused)?))
+                Some(Arc::new(open_store(copy.as_fd(), &beside).map_err(refused)?))
             }
             LayerUse::Lower => {
                 let beside = state.and_then(|s| s.host_fd()).and_then(|fd| host_path(fd).ok());
@@ -82,6 +83,23 @@ impl World for Below<'_> {
     fn new_device(&self) -> u64 {
         let minor = 0xf_0000 + (DEVICES.fetch_add(1, Ordering::Relaxed) & 0xffff);
         rustix::fs::makedev(0, u32::try_from(minor).unwrap_or(0))
+    }
+}
+
+/// Opens the store of an upper layer. A view that is ending holds it for a moment longer than its front process
+/// lives: that long is waited.
+fn open_store(
+    layer: BorrowedFd<'_>,
+    beside: &std::path::Path,
+) -> core::result::Result<Store, umvu_ownership::OpenError> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        match Store::open(layer, beside) {
+            Err(umvu_ownership::OpenError::Locked { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
     }
 }
 
