@@ -50,7 +50,10 @@ impl Terminal {
         let mut line: Vec<OsString> = ["setsid", "--ctty"].map(OsString::from).into();
         line.extend(words);
         let mut command = runner.outside(&line);
-        // setsid forks when it leads a process group, so it must start in ours.
+        // setsid forks when it leads a process group, so it must start in ours, which another pid namespace may hide.
+        if nix::unistd::getpgrp().as_raw() == 0 {
+            nix::unistd::setpgid(nix::unistd::Pid::this(), nix::unistd::Pid::from_raw(0)).expect("setpgid");
+        }
         command.process_group(nix::unistd::getpgrp().as_raw());
         let end = || Stdio::from(slave.try_clone().expect("dup of a terminal"));
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("setsid");

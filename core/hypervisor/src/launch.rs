@@ -141,7 +141,8 @@ fn front(supervisor: u32, status: OwnedFd) -> Result<u8, StartError> {
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(StartError::system("signalfd"))?;
     let mut pipe = std::fs::File::from(status);
-    let leads_session = rustix::process::getsid(None) == Ok(rustix::process::getpid());
+    // Not rustix: it takes 0, a leader in an outer pid namespace, for a mistake.
+    let leads_session = nix::unistd::getsid(None) == Ok(nix::unistd::getpid());
     let mut guest: Option<i32> = None;
     // A guest may read the end of the terminal, and end, before it gets the signal that we hand on; outside a view the
     // signal comes first.
