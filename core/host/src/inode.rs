@@ -167,7 +167,7 @@ impl Inode for HostInode {
         let above = self.permitted(|| procfd::open_path(self.fd(), b".."))?;
         // A directory that the host has moved out of the tree must not lead out of it.
         if !self.fs.root_is_top() {
-            self.fs.below_root(&procfd::path(above.as_fd())?)?;
+            self.fs.below_root(&procfd::path_of_open(above.as_fd())?)?;
         }
         Ok(self.sibling(above))
     }
@@ -176,7 +176,7 @@ impl Inode for HostInode {
         if matches!(self.fd, Handle::Root) {
             return Ok(Vec::new());
         }
-        let host_path = procfd::path(self.fd())?;
+        let host_path = procfd::path_of_open(self.fd())?;
         let path = self.fs.below_root(&host_path)?;
         // A living object may have such a name, too.
         if path.ends_with(b" (deleted)") && !self.is_at(&path) {

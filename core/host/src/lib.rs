@@ -20,3 +20,4 @@ mod xattr;
 
 pub use filesystem::HostFs;
 pub use inode::HostInode;
+pub use procfd::path_of_open;

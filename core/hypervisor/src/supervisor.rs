@@ -265,7 +265,18 @@ impl Supervisor {
         }
         // Other trees of the view may have handed it out as O_PATH, which takes no mark.
         if !table.is_host() {
-            let path = rustix::fs::readlink(crate::guest::proc_path(fd.as_fd()), Vec::new())?.into_bytes();
+            let path = match umvu_host::path_of_open(fd.as_fd()) {
+                // Nothing tells where a file so deep lies: most likely in what the view has at its root.
+                Err(Errno::NAMETOOLONG) => {
+                    let mount = table.root().mount;
+                    let copy = rustix::io::fcntl_dupfd_cloexec(&fd, 0)?;
+                    return match mount.filesystem.inode_of_open(copy) {
+                        Ok(inode) => Ok(Location { mount, inode }),
+                        Err(_) => self.host_place(&table, fd),
+                    };
+                }
+                path => path?,
+            };
             let trees = table.mounts().iter().rev().filter(|m| m.kind == MountKind::Tree);
             let lowest = table.lowest_root().mount;
             // What the host's own tree shows too is taken for that.
@@ -329,7 +340,7 @@ impl Supervisor {
 
 /// Finds what a descriptor names in a tree by the path that the host has for it now.
 fn by_host_path(mount: &Mount, fd: &OwnedFd) -> Result<InodeRef> {
-    let path = rustix::fs::readlink(crate::guest::proc_path(fd.as_fd()), Vec::new())?.into_bytes();
+    let path = umvu_host::path_of_open(fd.as_fd())?;
     let inside = mount.filesystem.path_of_host(&path).ok_or(Errno::NOENT)?;
     if inside.is_empty() {
         return Ok(mount.filesystem.root());

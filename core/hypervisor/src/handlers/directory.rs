@@ -6,6 +6,7 @@ use std::sync::Arc;
 use umvu_interface::{Access, Capabilities, DirEntry, Errno, FileKind, Result};
 
 use crate::call::{Call, Outcome, Reply, DONE};
+use crate::guest::PATH_MAX;
 use crate::handlers::open::permitted;
 use crate::mount::Location;
 use crate::placeholder::OpenDirectory;
@@ -148,6 +149,10 @@ pub fn getcwd(call: &Call) -> Outcome {
         }
     };
     path.push(0);
+    // Judged before the room that the caller has: getcwd of fs/d_path.c.
+    if path.len() > PATH_MAX {
+        return Err(Errno::NAMETOOLONG.into());
+    }
     if (path.len() as u64) > call.raw(1) {
         return Err(Errno::RANGE.into());
     }

@@ -12,10 +12,16 @@ impl UnionFs {
     /// Finds the object that an open descriptor names: by its path while that leads to it, otherwise as one without
     /// a name.
     pub(super) fn of_descriptor(&self, host: OwnedFd) -> Result<InodeRef> {
-        let path = host_path(host.as_fd())?;
-        let layer = self.layer_of_host(&path);
+        let (path, layer) = match host_path(host.as_fd()) {
+            // Deeper than the kernel tells: the object itself is all that is known of it.
+            Err(Errno::NAMETOOLONG) => (None, self.layer_of_open(host.as_fd())?),
+            path => {
+                let path = path?;
+                (self.path_of_layers(&path), self.layer_of_host(&path))
+            }
+        };
         let root = self.root_inode();
-        if let (At::Directory(start), Some(path)) = (&root.at, self.path_of_layers(&path)) {
+        if let (At::Directory(start), Some(path)) = (&root.at, path) {
             if path.is_empty() {
                 return Ok(root);
             }

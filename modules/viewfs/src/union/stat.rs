@@ -4,14 +4,14 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use umvu_interface::{Errno, FileKind, InodeRef, Result, Stat};
+use umvu_interface::{Errno, FileKind, InodeRef, OFlags, Result, Stat};
 
 use super::descriptor::host_path;
 use super::devices::Device;
 use super::inode::{At, UnionInode};
 use super::node::LayerIndex;
 use super::whiteout::ORIGIN;
-use super::UnionFs;
+use super::{UnionFs, Writes};
 
 /// Slots in which the layers of files that were looked at lately are kept.
 const SLOTS: usize = 1024;
@@ -201,7 +201,10 @@ impl UnionFs {
     }
 
     /// Finds the layer of an open object; none for the upper one.
-    fn layer_of_open(&self, host: BorrowedFd<'_>) -> Result<Option<LayerIndex>> {
+    ///
+    /// # Errors
+    /// - `ENAMETOOLONG`: its path is longer than the kernel tells, and nothing else says it.
+    pub(super) fn layer_of_open(&self, host: BorrowedFd<'_>) -> Result<Option<LayerIndex>> {
         let real = rustix::fs::fstat(host)?;
         if self.opened.dev != Some(real.st_dev) {
             return match self.bottom == 0 && self.opened.dev.is_some() {
@@ -212,9 +215,18 @@ impl UnionFs {
         if let Some(layer) = self.opened.recall(real.st_ino) {
             return Ok(layer);
         }
-        let layer = self.layer_of_host(&host_path(host)?);
+        let layer = match host_path(host) {
+            Err(Errno::NAMETOOLONG) if self.is_of_upper_alone(host)? => None,
+            path => self.layer_of_host(&path?),
+        };
         self.opened.remember(real.st_dev, real.st_ino, layer);
         Ok(layer)
+    }
+
+    /// Whether an object is open in a way that only those of the upper layer ever are.
+    fn is_of_upper_alone(&self, host: BorrowedFd<'_>) -> Result<bool> {
+        let writes = rustix::fs::fcntl_getfl(host)?.intersects(OFlags::WRONLY | OFlags::RDWR);
+        Ok(writes && self.layers.iter().take(self.bottom + 1).all(|layer| layer.writes == Writes::Never))
     }
 }
 
