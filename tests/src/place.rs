@@ -34,6 +34,8 @@ pub const PLAIN: &[Place] = &[Place::Plain];
 pub const EVERYWHERE: &[Place] = &[Place::Native, Place::Plain, Place::Elsewhere, Place::Cow];
 /// The host alone.
 pub const NATIVE: &[Place] = &[Place::Native];
+/// Where what the host has mounted is seen as the host's mounts: everywhere but in unions.
+pub const UNMERGED: &[Place] = &[Place::Native, Place::Plain, Place::Elsewhere, Place::Root];
 /// The copy-on-write union alone.
 pub const COW: &[Place] = &[Place::Cow];
 /// The host and the views that change nothing.

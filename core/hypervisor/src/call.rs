@@ -179,8 +179,9 @@ impl Call {
             return Err(Errno::NOENT);
         }
         let table = self.table();
-        let scoped = flags.intersects(ResolveFlags::BENEATH | ResolveFlags::IN_ROOT | ResolveFlags::NO_XDEV);
-        let start = if path.first() == Some(&b'/') && !scoped { self.root(&table) } else { self.directory(dirfd)? };
+        // An absolute path says nothing of `dirfd`, unless that is the root: path_init of fs/namei.c.
+        let is_absolute = path.first() == Some(&b'/') && !flags.contains(ResolveFlags::IN_ROOT);
+        let start = if is_absolute { self.root(&table) } else { self.directory(dirfd)? };
         self.resolve_from(&table, start, path, last, flags)
     }
 

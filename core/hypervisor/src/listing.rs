@@ -82,6 +82,15 @@ fn id_at(place: &Location) -> u64 {
     on_host.then(host).flatten().unwrap_or_else(|| shown_id(&place.mount))
 }
 
+/// Whether two places are on one mount. What the host has mounted in a tree of its own stays apart there.
+pub fn share_mount(one: &Location, other: &Location) -> bool {
+    if one.mount.id != other.mount.id {
+        return false;
+    }
+    let id = |place: &Location| place.inode.host_fd().and_then(host_id);
+    !one.mount.filesystem.as_any().is::<HostFs>() || id(one) == id(other)
+}
+
 /// The line of the host's list for the mount that an object of the host is on.
 pub fn on_host(inode: &InodeRef) -> Option<Entry> {
     host_line_of(&host_list(), inode).cloned()

@@ -5,6 +5,7 @@ use bitflags::bitflags;
 use umvu_interface::{may_access, Access, Credentials, Errno, FileKind, InodeRef, MountFlags, Name, Result};
 
 use crate::fs::proc::{Jump, ProcInode};
+use crate::listing;
 use crate::mount::{Location, MountKind, MountTable};
 
 bitflags! {
@@ -21,7 +22,7 @@ bitflags! {
         const BENEATH = 8;
         /// The start is the root.
         const IN_ROOT = 16;
-        /// `EAGAIN` where the kernel could not do without I/O.
+        /// `EAGAIN` where it could not be done without waiting.
         const CACHED = 32;
     }
 }
@@ -110,6 +111,8 @@ impl Resolver<'_> {
             base: start.clone(),
             root: if self.flags.contains(ResolveFlags::IN_ROOT) { start.clone() } else { self.root.clone() },
             at: start,
+            reached_root: self.flags.intersects(ResolveFlags::BENEATH | ResolveFlags::IN_ROOT)
+                || path.first() == Some(&b'/'),
             links: 0,
         };
         walk.run(path, last)
@@ -121,6 +124,8 @@ struct Walk<'a> {
     base: Location,
     root: Location,
     at: Location,
+    /// Whether the kernel would know the root by now, which it looks for when a path needs it.
+    reached_root: bool,
     links: u32,
 }
 
@@ -161,7 +166,14 @@ impl Walk<'_> {
     fn run(&mut self, path: &[u8], last: Last) -> Result<Lookup> {
         let mut replaced: Vec<u8>;
         let mut path = path;
-        let mut from = self.begin(path)?;
+        let mut from = slashes(path);
+        if from > 0 {
+            // Whatever mount the root is on: nd_jump_root of fs/namei.c.
+            if self.resolver.flags.contains(ResolveFlags::BENEATH) {
+                return Err(Errno::XDEV);
+            }
+            self.at = self.root.clone();
+        }
         loop {
             if from == path.len() {
                 return Ok(self.end(last, LastComponent::Root, TrailingSlash::Yes));
@@ -172,25 +184,28 @@ impl Walk<'_> {
                 Step::Instead(text) => {
                     replaced = text;
                     path = &replaced;
-                    from = self.begin(path)?;
+                    from = slashes(path);
+                    if from > 0 {
+                        self.jump_to_root()?;
+                    }
                 }
             }
         }
     }
 
-    /// Goes to the root for an absolute path; gives the offset of the first component.
-    fn begin(&mut self, path: &[u8]) -> Result<usize> {
-        let skip = slashes(path);
-        if skip > 0 {
-            if self.resolver.flags.contains(ResolveFlags::BENEATH) {
-                return Err(Errno::XDEV);
-            }
-            if self.resolver.flags.contains(ResolveFlags::NO_XDEV) && self.at.mount.id != self.root.mount.id {
-                return Err(Errno::XDEV);
-            }
-            self.at = self.root.clone();
+    /// Goes to the root for the text of a link: `nd_jump_root`.
+    fn jump_to_root(&mut self) -> Result<()> {
+        let flags = self.resolver.flags;
+        if flags.contains(ResolveFlags::BENEATH) {
+            return Err(Errno::XDEV);
         }
-        Ok(skip)
+        // A root that has not been looked for yet is on no mount, so none is the same.
+        if flags.contains(ResolveFlags::NO_XDEV) && !(self.reached_root && listing::share_mount(&self.at, &self.root)) {
+            return Err(Errno::XDEV);
+        }
+        self.reached_root = true;
+        self.at = self.root.clone();
+        Ok(())
     }
 
     fn step(&mut self, path: &[u8], from: usize, last: Last) -> Result<Step> {
@@ -354,7 +369,7 @@ impl Walk<'_> {
     }
 
     fn crossed(&self, to: &Location) -> Result<()> {
-        if self.resolver.flags.contains(ResolveFlags::NO_XDEV) && to.mount.id != self.at.mount.id {
+        if self.resolver.flags.contains(ResolveFlags::NO_XDEV) && !listing::share_mount(&self.at, to) {
             return Err(Errno::XDEV);
         }
         Ok(())
@@ -362,6 +377,7 @@ impl Walk<'_> {
 
     fn up(&mut self) -> Result<()> {
         let flags = self.resolver.flags;
+        self.reached_root = true;
         if flags.contains(ResolveFlags::BENEATH) && self.at.same(&self.base)? {
             return Err(Errno::XDEV);
         }

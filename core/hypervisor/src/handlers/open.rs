@@ -86,13 +86,17 @@ fn strict(flags: u64, mode: u64, resolve: u64) -> Result<How> {
     } else if mode != 0 {
         return Err(Errno::INVAL);
     }
-    if resolve.contains(ResolveFlags::CACHED) {
-        return Err(Errno::AGAIN);
-    }
+    check_kind(flags)?;
     let path_only = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::PATH | OFlags::CLOEXEC;
     if flags.contains(OFlags::PATH) && !path_only.contains(flags) {
         return Err(Errno::INVAL);
     }
+    // Nobody waits for a disk here but the supervisor, so what only looks for names is done at once.
+    let changes = flags.intersects(OFlags::TRUNC.union(OFlags::CREATE).union(UNNAMED));
+    if resolve.contains(ResolveFlags::CACHED) && changes {
+        return Err(Errno::AGAIN);
+    }
+    let resolve = resolve - ResolveFlags::CACHED;
     Ok(How { flags, mode: u32::try_from(mode).unwrap_or(0), resolve })
 }
 
@@ -157,18 +161,21 @@ impl How {
 /// `__O_TMPFILE`: `O_TMPFILE` without the `O_DIRECTORY` in it.
 const UNNAMED: OFlags = OFlags::TMPFILE.difference(OFlags::DIRECTORY);
 
+/// Flags that exclude each other: `build_open_flags` of `fs/open.c`.
+fn check_kind(flags: OFlags) -> Result<()> {
+    if flags.contains(OFlags::CREATE | OFlags::DIRECTORY) {
+        return Err(Errno::INVAL);
+    }
+    let writes = (flags & OFlags::ACCMODE) != OFlags::RDONLY;
+    if flags.contains(UNNAMED) && !(flags.contains(OFlags::DIRECTORY) && writes) {
+        return Err(Errno::INVAL);
+    }
+    Ok(())
+}
+
 fn do_open(call: &Call, dirfd: i32, path: &[u8], how: How) -> Outcome {
-    // build_open_flags of fs/open.c.
-    if how.flags.contains(OFlags::CREATE | OFlags::DIRECTORY) {
-        return Err(Errno::INVAL.into());
-    }
+    check_kind(how.flags)?;
     let is_tmpfile = how.flags.contains(UNNAMED);
-    if is_tmpfile {
-        let writes = (how.flags & OFlags::ACCMODE) != OFlags::RDONLY;
-        if !how.flags.contains(OFlags::DIRECTORY) || !writes {
-            return Err(Errno::INVAL.into());
-        }
-    }
     call.check_alive()?;
     if how.flags.contains(OFlags::CREATE) {
         return create_or_open(call, dirfd, path, how);
