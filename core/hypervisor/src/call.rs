@@ -209,7 +209,7 @@ impl Call {
     /// Resolves a path to an object.
     pub fn object(&self, dirfd: i32, path: &[u8], last: Last) -> Result<Location> {
         match self.resolve(dirfd, path, last, ResolveFlags::empty())? {
-            Lookup::Found(found) => Ok(found),
+            Lookup::Found(found) | Lookup::Entry { found, .. } => Ok(found),
             Lookup::AtParent { .. } => Err(Errno::INVAL),
         }
     }

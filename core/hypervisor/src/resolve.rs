@@ -7,6 +7,8 @@ use umvu_interface::{may_access, Access, Credentials, Errno, FileKind, InodeRef,
 use crate::fs::proc::{Jump, ProcInode};
 use crate::listing;
 use crate::mount::{Location, MountKind, MountTable};
+pub use crate::paths::{parent, path_from_bottom, path_of, strip_prefix};
+use crate::protected;
 
 bitflags! {
     /// The `RESOLVE_*` flags of openat2(2).
@@ -44,6 +46,13 @@ pub enum Last {
 pub enum Lookup {
     /// The object.
     Found(Location),
+    /// With [`Last::ParentFollow`], an object that has a name, and the directory it has it in.
+    Entry {
+        /// The directory.
+        directory: Location,
+        /// The object.
+        found: Location,
+    },
     /// The directory that has, or would have, the last component.
     AtParent {
         /// The directory.
@@ -257,6 +266,9 @@ impl Walk<'_> {
         if kind != FileKind::Directory && (!part.is_last || part.slash == TrailingSlash::Yes) {
             return Err(Errno::NOTDIR);
         }
+        if part.is_last && last == Last::ParentFollow {
+            return Ok(Step::End(Lookup::Entry { directory: self.at.clone(), found: child }));
+        }
         if part.is_last {
             return Ok(Step::End(Lookup::Found(child)));
         }
@@ -393,10 +405,15 @@ impl Walk<'_> {
     fn follow(&mut self, link: Location, path: &[u8], part: &Component<'_>) -> Result<Step> {
         let flags = self.resolver.flags;
         self.links += 1;
-        if self.links > LINKS_MAX || flags.contains(ResolveFlags::NO_SYMLINKS) {
+        if self.links > LINKS_MAX {
             return Err(Errno::LOOP);
         }
-        if link.mount.flags().contains(MountFlags::NO_SYMFOLLOW) {
+        // The order of pick_link in fs/namei.c.
+        if part.is_last {
+            protected::may_follow(self.resolver.credentials, &self.at.inode, &link.inode)?;
+        }
+        let refused = link.mount.flags().contains(MountFlags::NO_SYMFOLLOW);
+        if refused || flags.contains(ResolveFlags::NO_SYMLINKS) {
             return Err(Errno::LOOP);
         }
         if link.mount.kind == MountKind::Proc {
@@ -440,86 +457,6 @@ fn join(mut text: Vec<u8>, path: &[u8], part: &Component<'_>) -> Vec<u8> {
     text
 }
 
-/// Gives the parent of a directory, through the roots of mounts; the root of the view is its own parent.
-pub fn parent(table: &MountTable, place: &Location) -> Result<Location> {
-    let mut at = place.clone();
-    while at.inode.id()? == at.mount.root.id()? {
-        match table.attachment(&at.mount) {
-            Some(attachment) => at = attachment.covered.clone(),
-            None => return Ok(at),
-        }
-    }
-    let inode = at.inode.parent()?;
-    let above = Location { mount: at.mount, inode };
-    if above.inode.id()? == above.mount.root.id()? {
-        return Ok(table.top(above));
-    }
-    Ok(above)
-}
-
-/// Gives the absolute path of a place as a process with `root` sees it; `None` where it is not below that root.
-///
-/// # Errors
-/// - `ENOENT`: the place has been removed.
-pub fn path_of(table: &MountTable, root: &Location, place: &Location) -> Result<Option<Vec<u8>>> {
-    let mut tail: Vec<u8> = Vec::new();
-    let mut at = place.clone();
-    let root_in_mount = root.inode.path()?;
-    loop {
-        let path = at.inode.path()?;
-        if at.mount.id == root.mount.id {
-            if let Some(inside) = strip_prefix(&path, &root_in_mount) {
-                prepend(&mut tail, inside);
-                if tail.is_empty() {
-                    tail.push(b'/');
-                }
-                return Ok(Some(tail));
-            }
-        }
-        let base = at.mount.root.path()?;
-        prepend(&mut tail, strip_prefix(&path, &base).ok_or(Errno::NOENT)?);
-        match table.attachment(&at.mount) {
-            Some(attachment) => at = attachment.covered.clone(),
-            None => return Ok(None),
-        }
-    }
-}
-
-/// Gives the path of a place from the root of the lowest mount it is in, whether a process can get there or not.
-///
-/// # Errors
-/// - `ENOENT`: the place has been removed.
-pub fn path_from_bottom(table: &MountTable, place: &Location) -> Result<Vec<u8>> {
-    let mut bottom = place.mount.clone();
-    while let Some(attachment) = table.attachment(&bottom) {
-        bottom = attachment.covered.mount.clone();
-    }
-    Ok(path_of(table, &Location::root_of(&bottom), place)?.unwrap_or_else(|| b"/".to_vec()))
-}
-
-fn prepend(tail: &mut Vec<u8>, head: &[u8]) {
-    if head.is_empty() {
-        return;
-    }
-    let mut joined = Vec::with_capacity(head.len() + 1 + tail.len());
-    joined.push(b'/');
-    joined.extend_from_slice(head);
-    joined.extend_from_slice(tail);
-    *tail = joined;
-}
-
-/// The rest of `path` below `base`, both relative without a leading slash; `None` where it is not below.
-pub fn strip_prefix<'a>(path: &'a [u8], base: &[u8]) -> Option<&'a [u8]> {
-    if base.is_empty() {
-        return Some(path);
-    }
-    let rest = path.strip_prefix(base)?;
-    if rest.is_empty() {
-        return Some(rest);
-    }
-    rest.strip_prefix(b"/")
-}
-
 /// Follows the links of `/proc` that are no text.
 pub trait MagicLinks {
     /// Gives what `magic` leads to for thread `tid`.
@@ -536,12 +473,5 @@ mod tests {
         assert_eq!((first.bytes, first.next, first.is_last), (b"a".as_slice(), 3, false));
         let second = component(b"a//b/", 3);
         assert_eq!((second.bytes, second.slash, second.is_last), (b"b".as_slice(), TrailingSlash::Yes, true));
-    }
-
-    #[test]
-    fn a_prefix_ends_at_a_slash() {
-        assert_eq!(strip_prefix(b"usr/lib", b"usr"), Some(b"lib".as_slice()));
-        assert_eq!(strip_prefix(b"usrlib", b"usr"), None);
-        assert_eq!(strip_prefix(b"usr", b"usr"), Some(b"".as_slice()));
     }
 }

@@ -1,12 +1,12 @@
-//! Calls that change names: mkdir, rmdir, unlink, rename, link, symlink, mknod. Knows nothing of trees' inside.
+//! Calls that make and remove names: mkdir, rmdir, unlink, link, symlink, mknod. Knows nothing of trees' inside.
 
 use umvu_interface::{
-    may_access, may_delete, Access, Capabilities, Creation, Errno, FileKind, InodeRef, MountFlags, Name, RemoveKind,
-    RenameFlags, Result, Stat,
+    may_access, may_delete, Access, Capabilities, Creation, Errno, FileKind, MountFlags, Name, RemoveKind, Result,
 };
 
 use crate::call::{Call, EmptyPath, Outcome, Reply, DONE};
 use crate::mount::Location;
+use crate::protected;
 use crate::resolve::{Last, LastComponent, Lookup, ResolveFlags, TrailingSlash};
 
 /// The directory must be one, and searchable by the caller.
@@ -220,8 +220,8 @@ fn make_link(call: &Call, old_dirfd: i32, old: usize, new_dirfd: i32, new: usize
     DONE
 }
 
-/// `may_linkat` of `fs/namei.c`: with `fs.protected_hardlinks`, as distributions set it, only what one owns or
-/// could read and write as a plain file.
+/// `may_linkat` of `fs/namei.c`: with `fs.protected_hardlinks`, only what one owns or could read and write as a plain
+/// file.
 fn may_link(call: &Call, target: &Location) -> Result<()> {
     if target.inode.kernel_checks() {
         return Ok(());
@@ -232,7 +232,7 @@ fn may_link(call: &Call, target: &Location) -> Result<()> {
         return Ok(());
     }
     let plain = stat.kind() == FileKind::Regular && stat.mode & 0o4000 == 0 && stat.mode & 0o2010 != 0o2010;
-    if plain && may_access(&who, &stat, Access::READ | Access::WRITE).is_ok() {
+    if plain && may_access(&who, &stat, Access::READ | Access::WRITE).is_ok() || !protected::restricts_links() {
         return Ok(());
     }
     Err(Errno::PERM)
@@ -298,7 +298,11 @@ fn remove(call: &Call, dirfd: i32, path: usize, kind: RemoveKind) -> Outcome {
     DONE
 }
 
-fn not_a_mount_point(call: &Call, directory: &Location, name: &Name) -> Result<()> {
+/// Checks that nothing is mounted on an entry.
+///
+/// # Errors
+/// - `EBUSY`: something is.
+pub fn not_a_mount_point(call: &Call, directory: &Location, name: &Name) -> Result<()> {
     if !call.table().may_be_covered(&directory.mount, name.as_bytes()) {
         return Ok(());
     }
@@ -308,170 +312,4 @@ fn not_a_mount_point(call: &Call, directory: &Location, name: &Name) -> Result<(
     } else {
         Err(Errno::BUSY)
     }
-}
-
-/// `rename(old, new)`.
-pub fn rename(call: &Call) -> Outcome {
-    do_rename(call, libc::AT_FDCWD, 0, libc::AT_FDCWD, 1, 0)
-}
-
-/// `renameat(olddirfd, old, newdirfd, new)`.
-pub fn renameat(call: &Call) -> Outcome {
-    do_rename(call, call.i32(0), 1, call.i32(2), 3, 0)
-}
-
-/// `renameat2(olddirfd, old, newdirfd, new, flags)`.
-pub fn renameat2(call: &Call) -> Outcome {
-    do_rename(call, call.i32(0), 1, call.i32(2), 3, call.u32(4))
-}
-
-/// `do_renameat2` and `vfs_rename` of `fs/namei.c`, checks in their order.
-fn do_rename(call: &Call, old_dirfd: i32, old: usize, new_dirfd: i32, new: usize, flags: u32) -> Outcome {
-    if call.state.is_plain() {
-        return Ok(Reply::Continue);
-    }
-    // Flags are checked before the paths are read.
-    let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
-    if flags.contains(RenameFlags::EXCHANGE) && flags.intersects(RenameFlags::NOREPLACE | RenameFlags::WHITEOUT) {
-        return Err(Errno::INVAL.into());
-    }
-    let (old, new) = (call.path(old)?, call.path(new)?);
-    call.check_alive()?;
-    let from = call.resolve(old_dirfd, &old, Last::Parent, ResolveFlags::empty())?;
-    let to = call.resolve(new_dirfd, &new, Last::Parent, ResolveFlags::empty())?;
-    let (
-        Lookup::AtParent { directory: from, last: from_last, slash: from_slash },
-        Lookup::AtParent { directory: to, last: to_last, slash: to_slash },
-    ) = (from, to)
-    else {
-        return Err(Errno::BUSY.into());
-    };
-    // Mounts of the host itself are no mounts here: their devices tell them apart.
-    if from.mount.id != to.mount.id || from.inode.id()?.0 != to.inode.id()?.0 {
-        return Err(Errno::XDEV.into());
-    }
-    let LastComponent::Name(from_name) = from_last else { return Err(Errno::BUSY.into()) };
-    let LastComponent::Name(to_name) = to_last else {
-        let errno = if flags.contains(RenameFlags::NOREPLACE) { Errno::EXIST } else { Errno::BUSY };
-        return Err(errno.into());
-    };
-    if from.mount.flags().contains(MountFlags::READ_ONLY) {
-        return Err(Errno::ROFS.into());
-    }
-    search(call, &from)?;
-    search(call, &to)?;
-    let moved = from.inode.lookup(&from_name)?;
-    let replaced = match to.inode.lookup(&to_name) {
-        Ok(inode) => Some(inode),
-        Err(Errno::NOENT) => None,
-        Err(errno) => return Err(errno.into()),
-    };
-    let moved_is_dir = moved.kind()? == FileKind::Directory;
-    if replaced.is_some() && flags.contains(RenameFlags::NOREPLACE) {
-        return Err(Errno::EXIST.into());
-    }
-    if flags.contains(RenameFlags::EXCHANGE) {
-        let other = replaced.as_ref().ok_or(Errno::NOENT)?;
-        if other.kind()? != FileKind::Directory && to_slash == TrailingSlash::Yes {
-            return Err(Errno::NOTDIR.into());
-        }
-    }
-    if !moved_is_dir {
-        let slash = from_slash == TrailingSlash::Yes;
-        if slash || (!flags.contains(RenameFlags::EXCHANGE) && to_slash == TrailingSlash::Yes) {
-            return Err(Errno::NOTDIR.into());
-        }
-    }
-    if !from.inode.kernel_checks() {
-        if moved_is_dir && is_above(&moved, &to)? {
-            return Err(Errno::INVAL.into());
-        }
-        if let Some(other) = &replaced {
-            if is_above(other, &from)? {
-                let exchanged = flags.contains(RenameFlags::EXCHANGE);
-                return Err(if exchanged { Errno::INVAL } else { Errno::NOTEMPTY }.into());
-            }
-            // Two names of one object: nothing is to be done, and nothing more is judged.
-            if other.id()? == moved.id()? {
-                return DONE;
-            }
-        }
-        judge_rename(
-            call,
-            &from,
-            &moved.stat()?,
-            &to,
-            replaced.as_ref().map(|r| r.stat()).transpose()?.as_ref(),
-            flags,
-        )?;
-    }
-    not_a_mount_point(call, &from, &from_name)?;
-    if replaced.is_some() {
-        not_a_mount_point(call, &to, &to_name)?;
-    }
-    call.as_caller(|caller| from.inode.rename(caller, &from_name, &to.inode, &to_name, flags))?;
-    DONE
-}
-
-/// Whether `directory` is, or lies below, `above`: both are of one mount.
-fn is_above(above: &InodeRef, directory: &Location) -> Result<bool> {
-    if above.kind()? != FileKind::Directory {
-        return Ok(false);
-    }
-    let (wanted, top) = (above.id()?, directory.mount.root.id()?);
-    let mut at = directory.inode.clone();
-    loop {
-        match at.id()? {
-            id if id == wanted => return Ok(true),
-            id if id == top => return Ok(false),
-            _ => {}
-        }
-        let parent = at.parent()?;
-        // A root of a file system is its own parent.
-        if parent.id()? == at.id()? {
-            return Ok(false);
-        }
-        at = parent;
-    }
-}
-
-fn judge_rename(
-    call: &Call,
-    from: &Location,
-    moved: &Stat,
-    to: &Location,
-    replaced: Option<&Stat>,
-    flags: RenameFlags,
-) -> Result<()> {
-    let who = call.credentials();
-    let from_stat = from.inode.stat()?;
-    let to_stat = to.inode.stat()?;
-    may_delete(&who, &from_stat, moved)?;
-    match replaced {
-        Some(victim) => {
-            may_delete(&who, &to_stat, victim)?;
-            if !flags.contains(RenameFlags::EXCHANGE) {
-                if moved.is_dir() && !victim.is_dir() {
-                    return Err(Errno::NOTDIR);
-                }
-                if !moved.is_dir() && victim.is_dir() {
-                    return Err(Errno::ISDIR);
-                }
-            }
-        }
-        None => may_access(&who, &to_stat, Access::WRITE | Access::EXEC)?,
-    }
-    // A directory that changes its parent has its own `..` written.
-    let moves = (from_stat.dev, from_stat.ino) != (to_stat.dev, to_stat.ino);
-    if moves {
-        if moved.is_dir() {
-            may_access(&who, moved, Access::WRITE)?;
-        }
-        if let (true, Some(victim)) = (flags.contains(RenameFlags::EXCHANGE), replaced) {
-            if victim.is_dir() {
-                may_access(&who, victim, Access::WRITE)?;
-            }
-        }
-    }
-    Ok(())
 }

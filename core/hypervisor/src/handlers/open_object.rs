@@ -1,0 +1,201 @@
+//! Opening an object that was found: who may, and what descriptor stands for it. Knows nothing of paths.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use umvu_interface::{may_access, Access, Capabilities, Errno, FileKind, MountFlags, Opened, Result, SetAttr};
+use umvu_sys::seccomp::CloseOnExec;
+
+use crate::call::{Call, Fail, Outcome, Reply};
+use crate::fs::proc::{text, ProcInode};
+use crate::handlers::attribute::without_set_ids;
+use crate::handlers::fifo;
+use crate::mount::{Location, MountKind};
+use crate::resolve::ResolveFlags;
+
+/// What is asked of an open.
+#[derive(Clone, Copy)]
+pub struct How {
+    /// Those of the call.
+    pub flags: OFlags,
+    /// Mode of a new file, before the umask.
+    pub mode: u32,
+    /// How the path is walked.
+    pub resolve: ResolveFlags,
+}
+
+impl How {
+    fn path(close_on_exec: CloseOnExec) -> Self {
+        let cloexec = if close_on_exec == CloseOnExec::Yes { OFlags::CLOEXEC } else { OFlags::empty() };
+        Self { flags: OFlags::PATH | cloexec, mode: 0, resolve: ResolveFlags::empty() }
+    }
+
+    /// Whether the descriptor goes with an execve.
+    pub fn close_on_exec(&self) -> CloseOnExec {
+        if self.flags.contains(OFlags::CLOEXEC) {
+            CloseOnExec::Yes
+        } else {
+            CloseOnExec::No
+        }
+    }
+
+    fn wants(&self) -> Access {
+        let mut want = match self.flags & OFlags::ACCMODE {
+            OFlags::RDONLY => Access::READ,
+            OFlags::WRONLY => Access::WRITE,
+            _ => Access::READ | Access::WRITE,
+        };
+        if self.flags.contains(OFlags::TRUNC) {
+            want |= Access::WRITE;
+        }
+        want
+    }
+}
+
+/// Opens what is there: the checks of `may_open` and `do_open` in `fs/namei.c`, in their order.
+pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outcome {
+    let kind = place.inode.kind()?;
+    let flags = how.flags;
+    if flags.contains(OFlags::DIRECTORY) && kind != FileKind::Directory {
+        return Err(Errno::NOTDIR.into());
+    }
+    if flags.contains(OFlags::PATH) {
+        return open_path(call, place, how, kind);
+    }
+    let want = how.wants();
+    match kind {
+        FileKind::Symlink => return Err(Errno::LOOP.into()),
+        FileKind::Directory if want.contains(Access::WRITE) => return Err(Errno::ISDIR.into()),
+        FileKind::CharDevice | FileKind::BlockDevice
+            if place.mount.kind == MountKind::Tree && place.mount.flags().contains(MountFlags::NO_DEV) =>
+        {
+            return Err(Errno::ACCESS.into());
+        }
+        _ => {}
+    }
+    permitted(call, place, want)?;
+    if flags.contains(OFlags::NOATIME) && !place.inode.kernel_checks() {
+        let stat = place.inode.stat()?;
+        let who = call.credentials();
+        if who.uid.fs != stat.uid && !who.capable(Capabilities::FOWNER) {
+            return Err(Errno::PERM.into());
+        }
+    }
+    let writes = want.contains(Access::WRITE) && kind == FileKind::Regular;
+    if writes && place.mount.flags().contains(MountFlags::READ_ONLY) {
+        return Err(Errno::ROFS.into());
+    }
+    match kind {
+        FileKind::Socket => return Err(Errno::NXIO.into()),
+        FileKind::Directory => return open_directory(call, place, how),
+        FileKind::CharDevice if is_own_terminal(place, path)? => return Ok(Reply::Continue),
+        _ => {}
+    }
+    if let (Some(proc), false) = (place.inode.as_any().downcast_ref::<ProcInode>(), want.contains(Access::WRITE)) {
+        if let Some(text) = text::of(call, proc)? {
+            return Ok(Reply::Descriptor(text::readable(proc, &text)?, how.close_on_exec()));
+        }
+    }
+    let truncates = writes && flags.contains(OFlags::TRUNC);
+    let strips = if truncates { stripped_mode(call, place)? } else { None };
+    let flags = flags & !(OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::DIRECTORY);
+    if kind == FileKind::Fifo && fifo::waits(flags) {
+        return fifo::open(place, flags, move |place, opened| hand_out(place, opened, how));
+    }
+    let opened = call.as_caller(|caller| place.inode.open(caller, flags))?;
+    if strips.is_some() {
+        let change = SetAttr { mode: strips, ..SetAttr::default() };
+        call.as_caller(|caller| place.inode.set_attr(caller, &change))?;
+    }
+    hand_out(place, opened, how)
+}
+
+/// The mode without the set-id bits that a truncation by a faked identity takes away: `do_truncate` of `fs/open.c`.
+fn stripped_mode(call: &Call, place: &Location) -> Result<Option<u32>> {
+    let who = call.credentials();
+    if place.inode.kernel_checks() || who.capable(Capabilities::FSETID) {
+        return Ok(None);
+    }
+    Ok(without_set_ids(&who, &place.inode.stat()?))
+}
+
+/// A terminal that could become the caller's controlling one must be opened by the caller itself, and
+/// `/dev/tty` is a different one for everybody: such a call is continued where the path means the same to the
+/// kernel. No permission hangs on the path that was read, so a change of it in between gains nothing.
+fn is_own_terminal(place: &Location, path: &[u8]) -> Result<bool> {
+    let major = rustix::fs::major(place.inode.stat()?.rdev);
+    if !matches!(major, 4 | 5 | 136..=143) || path.first() != Some(&b'/') {
+        return Ok(false);
+    }
+    let Some(fd) = place.inode.host_fd() else { return Ok(false) };
+    let ours = rustix::fs::fstat(fd)?;
+    Ok(rustix::fs::stat(path).is_ok_and(|host| (host.st_dev, host.st_ino) == (ours.st_dev, ours.st_ino)))
+}
+
+/// Gives the guest an `O_PATH` descriptor of a place.
+pub fn give_path(call: &Call, place: &Location, close_on_exec: CloseOnExec) -> Outcome {
+    open_path(call, place, How::path(close_on_exec), place.inode.kind()?)
+}
+
+/// Gives the guest an `O_PATH` placeholder of a place.
+pub fn give_placeholder(call: &Call, place: &Location, fd: OwnedFd, close_on_exec: CloseOnExec) -> Outcome {
+    hand_over_path(call, place, fd, How::path(close_on_exec))
+}
+
+fn open_path(call: &Call, place: &Location, how: How, kind: FileKind) -> Outcome {
+    if place.mount.kind != MountKind::Tree || kind != FileKind::Directory {
+        if let Some(fd) = place.inode.host_fd() {
+            return hand_over_path(call, place, rustix::io::fcntl_dupfd_cloexec(fd, 0)?, how);
+        }
+    }
+    let fd = call.supervisor.placeholders.make(place.clone(), how.flags)?;
+    hand_over_path(call, place, fd, how)
+}
+
+fn hand_over_path(call: &Call, place: &Location, fd: OwnedFd, how: How) -> Outcome {
+    match crate::redirect::hand_over_path(call, fd, how.close_on_exec()) {
+        // Traced by somebody else: a descriptor that stands for the object, but is not O_PATH by its flags.
+        Err(Fail::Errno(Errno::PERM)) => {
+            let fd = call.supervisor.placeholders.make(place.clone(), OFlags::empty())?;
+            Ok(Reply::Descriptor(fd, how.close_on_exec()))
+        }
+        other => other,
+    }
+}
+
+fn open_directory(call: &Call, place: &Location, how: How) -> Outcome {
+    if place.mount.kind == MountKind::Tree {
+        let fd = call.supervisor.placeholders.make(place.clone(), how.flags)?;
+        return Ok(Reply::Descriptor(fd, how.close_on_exec()));
+    }
+    let fd = place.inode.host_fd().ok_or(Errno::IO)?;
+    let flags = (how.flags | OFlags::CLOEXEC | OFlags::DIRECTORY) & !(OFlags::NOFOLLOW | OFlags::CREATE);
+    // Not by ".", which would need search permission.
+    let fd = rustix::fs::open(crate::guest::proc_path(fd), flags, Mode::empty())?;
+    Ok(Reply::Descriptor(fd, how.close_on_exec()))
+}
+
+/// Gives the guest a descriptor, marked with the mount it came through.
+pub fn hand_out(place: &Location, opened: Opened, how: How) -> Outcome {
+    let Opened::File(fd) = opened;
+    let mark = place.mount.mark();
+    if mark > 0 {
+        umvu_sys::file::set_mark(fd.as_fd(), mark)?;
+    }
+    Ok(Reply::Descriptor(fd, how.close_on_exec()))
+}
+
+/// Checks access where the kernel's own check does not answer for it.
+///
+/// # Errors
+/// - `EACCES`: not permitted.
+pub fn permitted(call: &Call, place: &Location, want: Access) -> core::result::Result<(), Fail> {
+    if place.inode.kernel_checks() {
+        return Ok(());
+    }
+    let credentials = call.credentials();
+    if credentials.is_faked() && credentials.capable(Capabilities::DAC_OVERRIDE) && !want.contains(Access::EXEC) {
+        return Ok(());
+    }
+    Ok(may_access(&credentials, &place.inode.stat()?, want)?)
+}
