@@ -246,7 +246,7 @@ fn a_position_dependent_program_runs(r: &Runner) {
 
 fn the_loader_can_be_called_by_name(r: &Runner) {
     assert_eq!(
-        r.bash("$(ls /lib64/ld-linux-x86-64.so.2 /lib/ld-*.so* 2>/dev/null | head -1) /bin/echo loaded").line(),
+        r.bash("$(ls /lib64/ld-linux-x86-64.so.2 || ls /lib/ld-*.so* | head -1) /bin/echo loaded").line(),
         "loaded"
     );
 }

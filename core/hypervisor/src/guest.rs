@@ -54,6 +54,19 @@ impl Threads {
     }
 }
 
+/// The process that a thread belongs to.
+///
+/// # Errors
+/// - `ESRCH`: the thread has ended.
+pub fn leader_of(tid: u32) -> Result<u32> {
+    // Quicker than to read what /proc says: only a leader has a pidfd of its process's kind.
+    let pid = i32::try_from(tid).ok().and_then(rustix::process::Pid::from_raw).ok_or(Errno::SRCH)?;
+    match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+        Ok(_) => Ok(tid),
+        Err(_) => crate::magic::process_of(tid),
+    }
+}
+
 /// The parent of a process or thread: the fourth field of proc_pid_stat(5).
 pub fn parent_of(pid: u32) -> Option<u32> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;

@@ -37,7 +37,10 @@ impl MagicLinks for Follower<'_> {
                 }
                 None => self.host_object(*pid, "root"),
             },
-            Magic::Exe(pid) => self.host_object(*pid, "exe"),
+            Magic::Exe(pid) => match self.call.supervisor.programs.of_process(*pid) {
+                Some(program) => Ok(Jump::Place(program.place.clone())),
+                None => self.host_object(*pid, "exe"),
+            },
             Magic::Descriptor(pid, fd) => self.descriptor(*pid, *fd),
         }
     }
@@ -92,6 +95,11 @@ impl Follower<'_> {
             Magic::Descriptor(pid, fd) => format!("/proc/{pid}/fd/{fd}"),
         };
         let host = rustix::fs::readlink(&path, Vec::new())?.into_bytes();
+        if let Magic::Exe(pid) = magic {
+            if let Some(program) = self.call.supervisor.programs.of_process(*pid) {
+                return self.path_text(&program.place, program.shown.clone());
+            }
+        }
         if let Magic::Cwd(pid) | Magic::Root(pid) = magic {
             if self.state_of(*pid).is_none() {
                 return Ok(host);

@@ -43,6 +43,8 @@ pub struct Supervisor {
     pub trace: Option<crate::trace::Trace>,
     /// Device of the host's procfs.
     pub proc_device: u64,
+    /// Programs that run through the loader.
+    pub programs: crate::programs::Programs,
     /// Redirected calls whose next notification is continued.
     pub redirected: dashmap::DashMap<u32, crate::redirect::Pending>,
     /// Shared by those who trace a thread for a moment; held alone by who waits for children. A traced child of ours
@@ -82,6 +84,7 @@ impl Supervisor {
             nesting,
             trace,
             proc_device: rustix::fs::stat("/proc/self")?.st_dev,
+            programs: crate::programs::Programs::default(),
             redirected: dashmap::DashMap::new(),
             tracing: parking_lot::RwLock::new(()),
             unreadable: dashmap::DashSet::new(),
@@ -232,6 +235,7 @@ impl Supervisor {
             state.view.set_mounts(MountTable::new(state.view.mounts.load().host().mount));
         }
         self.states.clear();
+        self.programs.clear();
     }
 
     /// What a descriptor of the host (taken from the guest, or found in `/proc`) is in the caller's view.

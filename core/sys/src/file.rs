@@ -36,6 +36,20 @@ pub fn set_mark(fd: BorrowedFd<'_>, mark: i32) -> Result<(), Errno> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), F_SETSIG, mark) }).map(drop)
 }
 
+/// Says whether anybody has a file open for writing, as far as the kernel tells: it grants the owner of a file a lease
+/// for reading only if nobody has (fcntl(2), `F_SETLEASE`). Somebody who opens it for writing meanwhile waits.
+///
+/// `fd` must be open for reading alone. Of the file of another user nothing is told, and it counts as not open.
+pub fn is_open_for_writing(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: this command takes its argument by value.
+    let leased = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) });
+    if leased.is_ok() {
+        // SAFETY: as above.
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+    }
+    leased == Err(Errno::AGAIN)
+}
+
 /// Reads an extended attribute of what a descriptor, `O_PATH` or not, refers to, and returns its length in bytes; an
 /// empty buffer asks for the length alone.
 ///

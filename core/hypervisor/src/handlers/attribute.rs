@@ -187,6 +187,7 @@ pub fn truncate(call: &Call) -> Outcome {
     }
     writable(&place)?;
     permitted(call, &place, Access::WRITE)?;
+    call.supervisor.programs.may_be_written(&place.inode)?;
     let mut wanted = SetAttr { size: Some(length), ..SetAttr::default() };
     if !place.inode.kernel_checks() {
         wanted.mode = without_set_ids(&call.credentials(), &place.inode.stat()?);

@@ -9,7 +9,6 @@ use crate::call::{Call, Fail, Outcome, Reply};
 mod attribute;
 mod directory;
 pub mod exec;
-mod exec_traced;
 mod fifo;
 mod host;
 mod identity;

@@ -85,6 +85,9 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
     if writes && place.mount.flags().contains(MountFlags::READ_ONLY) {
         return Err(Errno::ROFS.into());
     }
+    if writes {
+        call.supervisor.programs.may_be_written(&place.inode)?;
+    }
     match kind {
         FileKind::Socket => return Err(Errno::NXIO.into()),
         FileKind::Directory => return open_directory(call, place, how),

@@ -80,6 +80,7 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
     at.mount.left_root.store(on_root, Ordering::Relaxed);
     for mount in leaving.iter().rev() {
         table.detach(mount);
+        call.supervisor.programs.forget_mount(mount.id);
         if flags & how::DETACH != 0 && in_use(call, mount, Place::Anywhere) {
             table.keep_detached(mount.clone());
         }

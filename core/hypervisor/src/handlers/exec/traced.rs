@@ -15,7 +15,7 @@ use crate::redirect::read_pointers;
 /// # Errors
 /// - `EPERM`: the path does not fit without touching arguments or the parent's other data.
 pub fn put_path(call: &Call, path: &[u8]) -> Result<()> {
-    let address = call.raw(0);
+    let address = call.raw(path_argument(call));
     let room = guest::read_string(call.tid(), address, guest::PATH_MAX)?.len();
     let parent = waiting_parent(call.tid());
     let spills = address + room as u64 + 1..address + path.len() as u64 + 1;
@@ -35,6 +35,11 @@ pub fn put_path(call: &Call, path: &[u8]) -> Result<()> {
         give_back(parent, memory, address, old);
     }
     Ok(())
+}
+
+/// Which argument the path is: that of execveat follows a descriptor, which an absolute path has no use for.
+fn path_argument(call: &Call) -> usize {
+    usize::from(u32::try_from(call.notification.nr) != Ok(super::EXECVE))
 }
 
 /// The parent, if it waits for the end of a vfork(2) of `tid`.
@@ -71,7 +76,8 @@ fn give_back(parent: u32, memory: std::fs::File, address: u64, old: Vec<u8>) {
 /// Whether an argument, an environment string or one of their arrays lies in `range`.
 fn touches_arguments(call: &Call, range: &std::ops::Range<u64>) -> Result<bool> {
     let meets = |start: u64, length: u64| start < range.end && range.start < start.saturating_add(length);
-    for array in [call.raw(1), call.raw(2)] {
+    let path = path_argument(call);
+    for array in [call.raw(path + 1), call.raw(path + 2)] {
         let pointers = read_pointers(call.tid(), array)?;
         if meets(array, 8 * (pointers.len() as u64 + 1)) {
             return Ok(true);

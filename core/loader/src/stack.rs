@@ -1,0 +1,215 @@
+//! What the kernel has put on the stack for a new program: arguments, environment, auxiliary vector. Made for the
+//! loader, it is told anew for the program. Knows nothing of files and mappings.
+
+use crate::plan::{Plan, IDS};
+
+const WORD: u64 = 8;
+
+/// Room for the loader's own frames, when the arrays move below them.
+const OWN_FRAMES: u64 = 64 << 10;
+
+/// `AT_*` of linux/auxvec.h.
+pub(crate) mod tag {
+    pub(crate) const HEADERS: u64 = 3;
+    pub(crate) const HEADER_SIZE: u64 = 4;
+    pub(crate) const HEADER_COUNT: u64 = 5;
+    pub(crate) const BASE: u64 = 7;
+    pub(crate) const ENTRY: u64 = 9;
+    pub(crate) const UID: u64 = 11;
+    pub(crate) const SECURE: u64 = 23;
+    pub(crate) const EXECUTED: u64 = 31;
+    pub(crate) const VDSO: u64 = 33;
+}
+
+/// The arrays on the stack.
+#[derive(Clone, Copy)]
+pub(crate) struct Stack {
+    /// Where the number of arguments is, and the stack pointer of a new program.
+    pub(crate) pointer: u64,
+    arguments: u64,
+    environment: u64,
+    environment_count: u64,
+    auxiliary: u64,
+    auxiliary_count: u64,
+}
+
+/// Where strings begin and end.
+pub(crate) struct Range {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+fn word(address: u64) -> u64 {
+    // SAFETY: the address is that of a word which the kernel, or this module, has put on the stack.
+    unsafe { (address as *const u64).read() }
+}
+
+fn put_word(address: u64, value: u64) {
+    // SAFETY: the address is that of a word on the stack that belongs to the arrays, and no reference to it exists.
+    unsafe { (address as *mut u64).write(value) }
+}
+
+fn put_bytes(address: u64, bytes: &[u8]) {
+    // SAFETY: there is room for that many bytes on the stack, which overlap with nothing that is referenced.
+    unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) }
+}
+
+/// Length of a string, without its end.
+fn length(string: u64) -> u64 {
+    let mut at = string;
+    loop {
+        // SAFETY: the kernel has put a string there that ends in a zero, and it is not read past that.
+        let byte = unsafe { (at as *const u8).read() };
+        if byte == 0 {
+            return at - string;
+        }
+        at += 1;
+    }
+}
+
+impl Stack {
+    /// Finds the arrays from the stack pointer of a new program.
+    pub(crate) fn at(pointer: u64) -> Self {
+        let count_from = |start: u64, step: u64| {
+            let mut count = 0;
+            while word(start + count * step) != 0 {
+                count += 1;
+            }
+            count
+        };
+        let arguments = word(pointer);
+        let environment = pointer + WORD * (arguments + 2);
+        let environment_count = count_from(environment, WORD);
+        let auxiliary = environment + WORD * (environment_count + 1);
+        let auxiliary_count = count_from(auxiliary, 2 * WORD);
+        Self { pointer, arguments, environment, environment_count, auxiliary, auxiliary_count }
+    }
+
+    /// The value of an entry of the auxiliary vector.
+    pub(crate) fn get(&self, tag: u64) -> Option<u64> {
+        self.entry(tag).map(|at| word(at + WORD))
+    }
+
+    /// Changes an entry, where there is one.
+    pub(crate) fn set(&self, tag: u64, value: u64) {
+        if let Some(at) = self.entry(tag) {
+            put_word(at + WORD, value);
+        }
+    }
+
+    fn entry(&self, tag: u64) -> Option<u64> {
+        (0..self.auxiliary_count).map(|i| self.auxiliary + 2 * WORD * i).find(|at| word(*at) == tag)
+    }
+
+    /// The auxiliary vector with its end, and its size in bytes.
+    pub(crate) fn auxiliary(&self) -> (u64, u64) {
+        (self.auxiliary, 2 * WORD * (self.auxiliary_count + 1))
+    }
+
+    fn argument(&self, index: u64) -> u64 {
+        word(self.pointer + WORD * (1 + index))
+    }
+
+    /// Where the strings of the arguments are.
+    pub(crate) fn argument_strings(&self) -> Range {
+        self.strings(self.pointer + WORD, self.arguments, self.pointer)
+    }
+
+    /// Where the strings of the environment are.
+    pub(crate) fn environment_strings(&self) -> Range {
+        self.strings(self.environment, self.environment_count, self.argument_strings().end)
+    }
+
+    fn strings(&self, array: u64, count: u64, otherwise: u64) -> Range {
+        if count == 0 {
+            return Range { start: otherwise, end: otherwise };
+        }
+        let last = word(array + WORD * (count - 1));
+        Range { start: word(array), end: last + length(last) + 1 }
+    }
+
+    /// The end of the stack: behind the path that the kernel was given, its end and a word.
+    pub(crate) fn top(&self) -> u64 {
+        const PAGE: u64 = 4096;
+        let path = self.get(tag::EXECUTED).unwrap_or(self.pointer);
+        (path + length(path) + 1 + WORD + PAGE - 1) & !(PAGE - 1)
+    }
+
+    /// Tells the path that the program was executed by, and puts the interpreters of scripts before the arguments.
+    /// The stack is another one afterwards where there is no room for that.
+    pub(crate) fn retell(self, plan: &Plan, path: &[u8], prefix: &[u8]) -> Self {
+        let room = self.get(tag::EXECUTED).map_or(0, length);
+        if plan.prefix_count == 0 && path.len() as u64 <= room {
+            self.put_path(self.get(tag::EXECUTED).unwrap_or(0), path);
+            return self;
+        }
+        self.rebuilt(plan, path, prefix)
+    }
+
+    fn put_path(&self, at: u64, path: &[u8]) {
+        put_bytes(at, path);
+        put_bytes(at + path.len() as u64, &[0]);
+        self.set(tag::EXECUTED, at);
+    }
+
+    /// Makes the arrays anew, below everything: strings first, arrays under them.
+    fn rebuilt(self, plan: &Plan, path: &[u8], prefix: &[u8]) -> Self {
+        let kept = if plan.prefix_count > 0 { 1 } else { 0 };
+        let moved = if plan.prefix_count > 0 { kept..self.arguments } else { 0..0 };
+        let strings: u64 = moved.clone().map(|i| length(self.argument(i)) + 1).sum();
+        let bytes = path.len() as u64 + 1 + prefix.len() as u64 + strings;
+        let arguments = self.arguments - kept.min(self.arguments) + plan.prefix_count;
+        let words = 1 + arguments + 1 + self.environment_count + 1 + 2 * (self.auxiliary_count + 1);
+        let pointer = (self.pointer - OWN_FRAMES - bytes - WORD * words) & !15;
+        let mut string = pointer + WORD * words;
+        let executed = string;
+        string += path.len() as u64 + 1;
+        put_bytes(string, prefix);
+        put_word(pointer, arguments);
+        let mut slot = pointer + WORD;
+        for _ in 0..plan.prefix_count {
+            put_word(slot, string);
+            slot += WORD;
+            string += length(string) + 1;
+        }
+        for index in kept..self.arguments {
+            let old = self.argument(index);
+            put_word(slot, if moved.is_empty() { old } else { string });
+            slot += WORD;
+            if !moved.is_empty() {
+                let size = length(old) + 1;
+                // SAFETY: the string is on the stack above, and is read only.
+                let text = unsafe { core::slice::from_raw_parts(old as *const u8, size as usize) };
+                put_bytes(string, text);
+                string += size;
+            }
+        }
+        put_word(slot, 0);
+        slot += WORD;
+        // Environment, its end, auxiliary vector and its end.
+        for index in 0..self.environment_count + 1 + 2 * (self.auxiliary_count + 1) {
+            put_word(slot + WORD * index, word(self.environment + WORD * index));
+        }
+        let new = Self::at(pointer);
+        new.put_path(executed, path);
+        new
+    }
+
+    /// Tells where the program and its interpreter are.
+    pub(crate) fn tell_objects(&self, plan: &Plan, bias: u64, interpreter_bias: Option<u64>) {
+        const HEADER_SIZE: u64 = 56;
+        self.set(tag::HEADERS, plan.headers.wrapping_add(bias));
+        self.set(tag::HEADER_SIZE, HEADER_SIZE);
+        self.set(tag::HEADER_COUNT, plan.header_count);
+        self.set(tag::BASE, interpreter_bias.unwrap_or(0));
+        self.set(tag::ENTRY, plan.program.entry.wrapping_add(bias));
+        if plan.flags & IDS != 0 {
+            let [uid, euid, gid, egid, secure] = plan.ids;
+            self.set(tag::UID, uid);
+            self.set(tag::UID + 1, euid);
+            self.set(tag::UID + 2, gid);
+            self.set(tag::UID + 3, egid);
+            self.set(tag::SECURE, secure);
+        }
+    }
+}
