@@ -13,6 +13,7 @@ behaviours! {
         df_asks_each_mount,
         nothing_is_left_in_the_list,
         who_has_ended_keeps_nothing_busy,
+        who_runs_or_maps_a_file_keeps_its_mount_busy,
         the_list_is_a_file_of_proc,
         a_changed_root_lists_what_is_in_it,
     }
@@ -103,6 +104,16 @@ fn who_has_ended_keeps_nothing_busy(r: &Runner) {
     let script =
         "mkdir m; for i in 1 2 3; do mount -t tmpfs x m; (cd m; echo x > f; cat f; sh -c 'cat < f'); umount m; done";
     assert_eq!(r.bash(script).line(), "x\nx\nx\nx\nx\nx");
+}
+
+fn who_runs_or_maps_a_file_keeps_its_mount_busy(r: &Runner) {
+    let script = "mkdir m; mount -t tmpfs x m; cp $(command -v cat) m/; mkfifo wait
+        m/cat wait & exec 9> wait; umount m 2> /dev/null || echo busy; exec 9>&-; wait; umount m && echo free
+        mount -t tmpfs x m; echo x > m/file
+        python3 -c 'import mmap; f = open(\"m/file\"); m = mmap.mmap(f.fileno(), 1, prot=mmap.PROT_READ)
+f.close(); open(\"wait\").read()' & exec 9> wait
+        umount m 2> /dev/null || echo busy; exec 9>&-; wait; umount m && echo free";
+    assert_eq!(r.bash(script).line(), "busy\nfree\nbusy\nfree");
 }
 
 fn the_list_is_a_file_of_proc(r: &Runner) {

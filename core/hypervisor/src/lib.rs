@@ -13,6 +13,7 @@ mod children;
 mod contexts;
 mod credentials;
 mod cwd;
+mod directory_lock;
 mod elf;
 mod escort;
 mod filter;

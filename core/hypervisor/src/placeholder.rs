@@ -8,15 +8,17 @@ use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::inotify;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, ResolveFlags};
-use umvu_interface::{DirEntry, Result};
+use umvu_interface::{DirEntry, Errno, Result};
 
+use crate::directory_lock::{DirectoryLock, Locks};
 use crate::mount::Location;
 
 /// What a placeholder stands for.
@@ -25,6 +27,8 @@ pub struct OpenDirectory {
     pub location: Location,
     /// The listing as it was when the reading began.
     pub listing: Mutex<Option<Arc<Vec<DirEntry>>>>,
+    /// What flock(2) locks, once it was called.
+    lock: Mutex<Option<Arc<DirectoryLock>>>,
 }
 
 /// A name and the host's path of the program that is executed under it.
@@ -36,6 +40,9 @@ pub struct Placeholders {
     directory: PathBuf,
     device: u64,
     inotify: OwnedFd,
+    locks: Arc<Locks>,
+    /// Whether a thread waits for placeholders to end.
+    awaits_ends: AtomicBool,
     serial: AtomicU64,
     by_inode: DashMap<u64, Arc<OpenDirectory>>,
     by_watch: DashMap<i32, u64>,
@@ -58,8 +65,11 @@ impl Placeholders {
             match Self::at(&directory) {
                 Ok((place, device)) => {
                     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+                    let locks = Locks::new(rustix::io::fcntl_dupfd_cloexec(&place, 0)?);
                     return Ok(Self {
                         place,
+                        locks,
+                        awaits_ends: AtomicBool::new(false),
                         directory,
                         device,
                         inotify: inotify::init(flags)?,
@@ -111,7 +121,7 @@ impl Placeholders {
             return Ok(known.clone());
         }
         if aliases.len() >= MOST {
-            return Err(umvu_interface::Errno::NOSPC);
+            return Err(Errno::NOSPC);
         }
         let (fd, mut path) = self.make_directory()?;
         rustix::fs::symlinkat(target, fd, name)?;
@@ -133,7 +143,7 @@ impl Placeholders {
             return Ok(path(known));
         }
         if held.len() >= MOST {
-            return Err(umvu_interface::Errno::MFILE);
+            return Err(Errno::MFILE);
         }
         let copy = rustix::io::fcntl_dupfd_cloexec(object, 0)?;
         let shortest = path(&copy);
@@ -162,7 +172,7 @@ impl Placeholders {
         // A path through our own descriptor: the directory has a name only until the next call.
         let path = format!("/proc/self/fd/{}/{name}", self.place.as_raw_fd());
         let watch = inotify::add_watch(&self.inotify, path, inotify::WatchFlags::DELETE_SELF)?;
-        let open = OpenDirectory { location, listing: Mutex::new(None) };
+        let open = OpenDirectory { location, listing: Mutex::new(None), lock: Mutex::new(None) };
         self.by_inode.insert(inode, Arc::new(open));
         self.by_watch.insert(watch, inode);
         Ok(fd)
@@ -174,6 +184,43 @@ impl Placeholders {
             return None;
         }
         self.by_inode.get(&ino).map(|o| o.clone())
+    }
+
+    /// What flock(2) on a placeholder locks.
+    ///
+    /// # Errors
+    /// - `ENOSPC`, `EMFILE`, `ENFILE`: the host's.
+    pub fn lock_of(self: &Arc<Self>, open: &OpenDirectory) -> Result<Arc<DirectoryLock>> {
+        // Others that are closed have let go.
+        self.drain();
+        let mut lock = open.lock.lock();
+        if let Some(known) = &*lock {
+            return Ok(known.clone());
+        }
+        let new = Arc::new(self.locks.open(&open.location)?);
+        *lock = Some(new.clone());
+        drop(lock);
+        self.await_ends();
+        Ok(new)
+    }
+
+    /// Sees to it that a lock ends with its placeholder while somebody may wait for it: a thread looks from the first
+    /// lock on.
+    fn await_ends(self: &Arc<Self>) {
+        if self.awaits_ends.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let all = self.clone();
+        let wait = move || loop {
+            let mut fds = [PollFd::new(&all.inotify, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => all.drain(),
+                Err(errno) => return tracing::warn!(%errno, "locks of directories may outlast their files"),
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("locks".into()).stack_size(128 << 10).spawn(wait) {
+            tracing::warn!(%error, "locks of directories may outlast their files");
+        }
     }
 
     /// Forgets placeholders whose last descriptor was closed.

@@ -28,7 +28,7 @@ pub struct Supervisor {
     /// Records of processes.
     pub states: States,
     /// Descriptors without an object of the host.
-    pub placeholders: Placeholders,
+    pub placeholders: Arc<Placeholders>,
     /// Descriptors of file systems that are being described.
     pub contexts: Contexts,
     /// Marks of open files.
@@ -76,7 +76,7 @@ impl Supervisor {
             listener,
             threads: Threads::default(),
             states: States::default(),
-            placeholders: Placeholders::new()?,
+            placeholders: Arc::new(Placeholders::new()?),
             contexts: Contexts::default(),
             marks: Arc::default(),
             modules,
@@ -189,6 +189,19 @@ impl Supervisor {
                 is_marked && rustix::fs::fcntl_getfl(&fd).is_ok_and(counts)
             })
         })
+    }
+
+    /// Whether a guest runs or maps a file of the file system of `mount` that it cannot have reached otherwise: neither
+    /// carries a mark.
+    pub fn runs_file_of(&self, pid: u32, mount: &Mount) -> bool {
+        let is_own = |path: &[u8]| mount.filesystem.is_own_host_path(path.strip_suffix(b" (deleted)").unwrap_or(path));
+        if rustix::fs::readlink(format!("/proc/{pid}/exe"), Vec::new()).is_ok_and(|exe| is_own(exe.to_bytes())) {
+            return true;
+        }
+        // The path begins at the only slash that follows five fields: proc_pid_maps(5).
+        let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+        let path = |line: &[u8]| line.iter().position(|b| *b == b'/').map(|at| line[at..].to_vec());
+        maps.split(|b| *b == b'\n').filter_map(path).any(|path| is_own(&path))
     }
 
     /// The mount through which a descriptor with a mark was opened.

@@ -444,6 +444,13 @@ pub trait Filesystem: Send + Sync + Any {
         None
     }
 
+    /// Whether what lies at a path of the host can only have been reached through this file system: whoever runs or maps
+    /// it uses this one.
+    fn is_own_host_path(&self, host_path: &[u8]) -> bool {
+        let _ = host_path;
+        false
+    }
+
     /// Gives, for a regular file that was opened through this file system, the metadata guests see: `host` is
     /// an open descriptor of it.
     fn stat_open(&self, host: BorrowedFd<'_>) -> Result<Stat>;

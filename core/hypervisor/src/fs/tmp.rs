@@ -127,6 +127,10 @@ impl Filesystem for TmpFs {
         self.tree.path_of_host(host_path)
     }
 
+    fn is_own_host_path(&self, host_path: &[u8]) -> bool {
+        self.tree.path_of_host(host_path).is_some()
+    }
+
     fn stat_open(&self, host: BorrowedFd<'_>) -> Result<Stat> {
         self.tree.stat_open(host)
     }

@@ -12,6 +12,7 @@ pub mod exec;
 mod fifo;
 mod host;
 mod identity;
+mod lock;
 mod mount;
 mod mount_api;
 mod mount_query;

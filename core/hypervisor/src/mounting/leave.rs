@@ -127,8 +127,8 @@ enum Place {
     NotCurrent,
 }
 
-/// Whether a process has its root or current directory, an open directory or an open file in a mount. Running
-/// programs and mappings do not count: they carry no mark.
+/// Whether a process has its root or current directory, an open directory or an open file in a mount, or runs or maps
+/// a file of it. The latter count only where the file can be reached through nothing else, as they carry no mark.
 fn in_use(call: &Call, mount: &Arc<Mount>, counted: Place) -> bool {
     let inside = |location: &Location| location.mount.id == mount.id;
     let guests = call.supervisor.living();
@@ -137,6 +137,7 @@ fn in_use(call: &Call, mount: &Arc<Mount>, counted: Place) -> bool {
             || (counted == Place::Anywhere && state.cwd.as_ref().is_some_and(|c| inside(&c.location)))
     }) || (counted == Place::Anywhere && call.supervisor.placeholders.any_in(mount.id))
         || guests.iter().any(|(pid, _)| call.supervisor.has_open_file_of(*pid, mount, |_| true))
+        || (counted == Place::Anywhere && guests.iter().any(|(pid, _)| call.supervisor.runs_file_of(*pid, mount)))
 }
 
 /// Whether a process has a file open for writing that it opened through one of `mounts`.

@@ -54,11 +54,16 @@ impl UnionFs {
 
     /// Finds the layer that a path of the host lies in; none for the upper one.
     pub(super) fn layer_of_host(&self, path: &[u8]) -> Option<LayerIndex> {
-        if self.upper_root().is_some_and(|upper| below(upper, path).is_some()) {
+        if self.is_in_upper(path) {
             return None;
         }
         let found = self.layers.iter().position(|layer| below(&layer.root, path).is_some());
         Some(found.unwrap_or(self.bottom))
+    }
+
+    /// Whether a path of the host lies in the upper layer.
+    pub(super) fn is_in_upper(&self, path: &[u8]) -> bool {
+        self.upper_root().is_some_and(|upper| below(upper, path).is_some())
     }
 
     /// Gives the path in the union of what is at a path of the host.

@@ -337,6 +337,10 @@ impl Filesystem for UnionFs {
         self.path_of_layers(host_path)
     }
 
+    fn is_own_host_path(&self, host_path: &[u8]) -> bool {
+        self.is_in_upper(host_path)
+    }
+
     fn stat_open(&self, host: BorrowedFd<'_>) -> Result<Stat> {
         self.stat_descriptor(host)
     }
