@@ -16,6 +16,8 @@ pub enum Place {
     Native,
     /// A user and mount namespace of the host's kernel, as its root: what a view's root is measured by.
     Namespace,
+    /// The host, where it reaches the server of its packages.
+    Online,
     /// A view with no module.
     Plain,
     /// A view with a bind mount that the command does not meet.
@@ -36,6 +38,8 @@ pub const EVERYWHERE: &[Place] = &[Place::Native, Place::Plain, Place::Elsewhere
 pub const NATIVE: &[Place] = &[Place::Native];
 /// Where what the host has mounted is seen as the host's mounts: everywhere but in unions.
 pub const UNMERGED: &[Place] = &[Place::Native, Place::Plain, Place::Elsewhere, Place::Root];
+/// The host alone, with its packages.
+pub const ONLINE: &[Place] = &[Place::Online];
 /// The copy-on-write union alone.
 pub const COW: &[Place] = &[Place::Cow];
 /// The host and the views that change nothing.
@@ -60,6 +64,7 @@ impl Place {
         match self {
             Self::Native => "native",
             Self::Namespace => "namespace",
+            Self::Online => "online",
             Self::Plain => "plain",
             Self::Elsewhere => "elsewhere",
             Self::Cow => "cow",
@@ -71,7 +76,7 @@ impl Place {
     /// Says whether the place is a view.
     #[must_use]
     pub fn is_inside(self) -> bool {
-        !matches!(self, Self::Native | Self::Namespace)
+        !matches!(self, Self::Native | Self::Namespace | Self::Online)
     }
 
     /// Says whether what a command writes must stay out of the host's tree.
@@ -88,7 +93,7 @@ impl Place {
         let cow = r#"vumount -t viewfs -o cow "$0" / && exec "$@""#;
         let bind = r#"vumount -t viewfs -o bind /usr/share "$0" && exec "$@""#;
         let entered = match self {
-            Self::Native => Vec::new(),
+            Self::Native | Self::Online => Vec::new(),
             Self::Namespace => UNSHARE.map(OsString::from).into(),
             Self::Plain => words([tool("umvu"), "-N".into(), "--".into()]),
             Self::Elsewhere => with_mount(tool("umvu"), &["-m", "viewfs"], bind, upper),
@@ -106,6 +111,18 @@ impl Place {
 
 /// The command line that enters a namespace of the host's kernel.
 const UNSHARE: [&str; 5] = ["unshare", "--map-root-user", "--mount", "--propagation", "private"];
+
+/// Whether this machine, without a view, reaches the server of its packages: asked as meta/demo asks.
+#[must_use]
+pub fn reaches_packages() -> bool {
+    let script = r#"uri=$(apt-get indextargets --no-release-info --format '$(REPO_URI)dists/$(RELEASE)/InRelease' | sed 1q)
+        d=$(mktemp -d); trap 'rm -rf "$d"' EXIT
+        [ -n "$uri" ] && timeout 20 /usr/lib/apt/apt-helper download-file "$uri" "$d/InRelease""#;
+    let quiet = || Stdio::null();
+    let mut asked = std::process::Command::new("sh");
+    asked.arg("-c").arg(script).stdin(quiet()).stdout(quiet()).stderr(quiet());
+    asked.status().is_ok_and(|status| status.success())
+}
 
 /// Whether this machine lets an ordinary user have namespaces.
 #[must_use]

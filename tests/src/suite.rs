@@ -10,7 +10,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::failures::Expectations;
 use crate::fresh::FreshDir;
-use crate::place::{has_namespaces, Place, Umvu};
+use crate::place::{has_namespaces, reaches_packages, Place, Umvu};
 use crate::runner::Runner;
 
 /// Where the body of a behaviour runs.
@@ -82,6 +82,7 @@ fn trial(suite: &'static str, behaviour: Behaviour, place: Place, umvu: &Umvu, e
     let expectation = expectations.of(&name);
     let ignored = match place {
         Place::Namespace => !has_namespaces(),
+        Place::Online => !reaches_packages(),
         _ => place.is_inside() && matches!(umvu, Umvu::NotWrittenYet),
     };
     Trial::test(name.clone(), move || expectation.judge(|| run(suite, behaviour, place, &name).map_err(Failed::from)))
