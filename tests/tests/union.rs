@@ -24,6 +24,9 @@ behaviours! {
         the_next_view_sees_what_this_one_did,
         bytes_of_names_are_kept_in_the_upper,
     }
+    from_outside at EVERYWHERE {
+        a_descriptor_of_a_renamed_file_means_that_file,
+    }
     from_outside at PLAIN {
         a_bind_shows_one_tree_at_another_place,
         a_bind_of_a_file_works,
@@ -281,4 +284,20 @@ fn an_upper_inside_its_lower_is_refused(r: &Runner) {
     let finished = viewfs(r, "mkdir -p l/u p; exec vumount -t viewfs -o lowerdir=l,upperdir=l/u none p");
     assert!(!finished.status.success(), "{finished}");
     assert!(String::from_utf8_lossy(&finished.stderr).contains("vumount: "), "{finished}");
+}
+
+fn a_descriptor_of_a_renamed_file_means_that_file(r: &Runner) {
+    // In a union it is a file of the lower layer, which the rename copies up.
+    std::fs::write(r.dir().join("file"), "x").expect("a new file");
+    let script = "import os
+fd = os.open('file', os.O_RDONLY)
+os.rename('file', 'moved')
+os.fchmod(fd, 0o600)
+os.utime(fd, (1, 1))
+os.setxattr(fd, 'user.x', b'1')
+seen, named = os.fstat(fd), os.stat('moved')
+print(oct(named.st_mode), int(named.st_mtime), os.getxattr('moved', 'user.x'))
+print(oct(seen.st_mode), seen.st_nlink, seen.st_ino == named.st_ino)
+print(os.path.basename(os.readlink(f'/proc/self/fd/{fd}')))";
+    assert_eq!(r.run(["python3", "-c", script]).line(), "0o100600 1 b'1'\n0o100600 1 True\nmoved");
 }

@@ -39,6 +39,32 @@ fn a_change_through_a_descriptor_reaches_the_copy() {
 }
 
 #[test]
+fn a_change_through_a_descriptor_reaches_a_renamed_file() {
+    let bed = Bed::new();
+    bed.file("lower/file", "x").file("lower/dir/other", "y");
+    let tree = bed.cow();
+    let (low, other) = (tree.open("file", OFlags::RDONLY).unwrap(), tree.open("dir/other", OFlags::RDONLY).unwrap());
+    tree.mv("file", "dir/moved").unwrap();
+    inode(&tree, &low).set_attr(&tree.caller(), &mode(0o600)).unwrap();
+    assert_eq!(tree.stat("dir/moved").mode, 0o100_600);
+    assert_eq!(bed::fd_stat(&tree, &low).mode, 0o100_600);
+    assert_eq!(path(&tree, &low), "dir/moved");
+    // Once more, with the directory, and another file in the first place.
+    tree.mv("dir", "away").unwrap();
+    tree.mv("away/moved", "end").unwrap();
+    tree.write("file", "another").unwrap();
+    tree.mv("away/other", "away/moved").unwrap();
+    inode(&tree, &low).set_attr(&tree.caller(), &mode(0o640)).unwrap();
+    inode(&tree, &other).set_attr(&tree.caller(), &mode(0o604)).unwrap();
+    assert_eq!((tree.stat("end").mode, tree.stat("away/moved").mode), (0o100_640, 0o100_604));
+    assert_eq!((path(&tree, &low), path(&tree, &other)), ("end".to_string(), "away/moved".to_string()));
+    // Removed at last, it is not changed: the kernel does not either.
+    tree.rm("end").unwrap();
+    assert!(inode(&tree, &low).set_attr(&tree.caller(), &mode(0o600)).is_err());
+    assert_eq!(bed::fd_stat(&tree, &low).nlink, 1);
+}
+
+#[test]
 fn a_removed_lower_file_that_is_open_is_not_changed() {
     let bed = Bed::new();
     bed.file("lower/file", "x");

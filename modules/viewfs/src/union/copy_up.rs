@@ -47,6 +47,11 @@ impl Copying {
         !done.is_empty() && done.contains(&key)
     }
 
+    /// Whether any file has been copied up.
+    pub(super) fn has_done(&self) -> bool {
+        !self.done.lock().is_empty()
+    }
+
     fn enter(&self, key: (u64, u64)) -> Turn<'_> {
         let mut busy = self.busy.lock();
         while !busy.insert(key) {

@@ -31,6 +31,12 @@ impl UnionFs {
                 Err(errno) => return Err(errno),
             }
         }
+        let open = rustix::fs::fstat(&host)?;
+        if let Some(found) = self.moved_file((open.st_dev, open.st_ino)) {
+            if self.is_open_as(&found, layer, host.as_fd())? {
+                return Ok(found);
+            }
+        }
         let root = match layer {
             None => self.upper_root(),
             Some(layer) => self.layers.get(layer).map(|layer| &layer.root),
@@ -72,7 +78,7 @@ impl UnionFs {
             return self.path_of_link(&found).or(Some(found));
         }
         let found = self.layers.iter().find_map(|layer| below(&layer.root, path))?;
-        Some(self.renamed_path(found))
+        self.moved_path(&found).or_else(|| Some(self.renamed_path(found)))
     }
 }
 

@@ -16,6 +16,7 @@ mod devices;
 mod inode;
 mod links;
 mod lookup;
+mod moved;
 mod node;
 mod owners;
 mod readdir;
@@ -169,6 +170,7 @@ pub(crate) struct UnionFs {
     kept: Mutex<VecDeque<Arc<Node>>>,
     opened: stat::Opened,
     renamed: RwLock<rename::Renamed>,
+    moved: RwLock<moved::MovedFiles>,
     /// Directories whose nodes know of excepted entries.
     excepting: OnceLock<Vec<Arc<Node>>>,
     /// Whether the view fakes identities.
@@ -229,6 +231,7 @@ impl UnionFs {
             kept: Mutex::default(),
             opened,
             renamed: RwLock::default(),
+            moved: RwLock::default(),
             excepting: OnceLock::new(),
             faked: AtomicBool::new(false),
         });

@@ -211,6 +211,10 @@ impl UnionFs {
         }
         self.rename_names(caller, (&from, old.name), (&to, new.name), (source, target), flags, old_covers)?;
         move_nodes(old, new, flags);
+        self.note_moved(source, (old.directory, old.name), (new.directory, new.name));
+        if let Some(target) = target.filter(|_| exchanges) {
+            self.note_moved(target, (new.directory, new.name), (old.directory, old.name));
+        }
         if let Some(replaced) = target.filter(|target| !exchanges && !target.is_directory()) {
             if let Some(copy) = replaced.upper() {
                 if replaced.named_upper().is_none() {
