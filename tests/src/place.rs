@@ -38,6 +38,8 @@ pub const EVERYWHERE: &[Place] = &[Place::Native, Place::Plain, Place::Elsewhere
 pub const NATIVE: &[Place] = &[Place::Native];
 /// Where what the host has mounted is seen as the host's mounts: everywhere but in unions.
 pub const UNMERGED: &[Place] = &[Place::Native, Place::Plain, Place::Elsewhere, Place::Root];
+/// A namespace of the host's kernel alone: for what only a real mount can set up.
+pub const NAMESPACE: &[Place] = &[Place::Namespace];
 /// The host alone, with its packages.
 pub const ONLINE: &[Place] = &[Place::Online];
 /// The copy-on-write union alone.

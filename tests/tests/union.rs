@@ -27,6 +27,9 @@ behaviours! {
     from_outside at EVERYWHERE {
         a_descriptor_of_a_renamed_file_means_that_file,
     }
+    from_outside at NAMESPACE {
+        a_full_disk_leaves_nothing_half_made,
+    }
     from_outside at PLAIN {
         a_bind_shows_one_tree_at_another_place,
         a_bind_of_a_file_works,
@@ -300,4 +303,18 @@ print(oct(named.st_mode), int(named.st_mtime), os.getxattr('moved', 'user.x'))
 print(oct(seen.st_mode), seen.st_nlink, seen.st_ino == named.st_ino)
 print(os.path.basename(os.readlink(f'/proc/self/fd/{fd}')))";
     assert_eq!(r.run(["python3", "-c", script]).line(), "0o100600 1 b'1'\n0o100600 1 True\nmoved");
+}
+
+fn a_full_disk_leaves_nothing_half_made(r: &Runner) {
+    // The disk is a small tmpfs of the kernel's; the view is started where that can be mounted.
+    let script = "mkdir disk lower; head -c 4M /dev/zero | tr '\\0' x > lower/big; echo small > lower/small
+        mount -t tmpfs -o size=2m none disk; mkdir disk/upper
+        umvu -N -m viewfs sh -euc 'vumount -t viewfs -o cow disk/upper lower
+            { echo more >> lower/big; } 2>&1 | sed \"s/.*: //\"; chmod 600 lower/big 2>&1 | sed \"s/.*: //\"
+            stat -c %s,%a lower/big; tail -c 1 lower/big; echo; ls disk/upper
+            echo more >> lower/small; cat lower/small; : > lower/big; stat -c %s lower/big'
+        find disk/upper disk/upper.work -type f | sort; stat -c %s lower/big";
+    let full = "No space left on device\nNo space left on device\n4194304,644\nx";
+    let after = "small\nmore\n0\ndisk/upper.work/lock\ndisk/upper/big\ndisk/upper/small\n4194304";
+    assert_eq!(r.bash(script).line(), format!("{full}\n{after}"));
 }
