@@ -48,8 +48,12 @@ pub const COW: &[Place] = &[Place::Cow];
 pub const ORDINARY: &[Place] = &[Place::Native, Place::Plain];
 /// Every view of an ordinary user, not the host.
 pub const INSIDE: &[Place] = &[Place::Plain, Place::Elsewhere, Place::Cow];
+/// The views of an ordinary user that change something.
+pub const CHANGED: &[Place] = &[Place::Elsewhere, Place::Cow];
 /// The views that show root.
 pub const ROOT: &[Place] = &[Place::Root, Place::CowRoot];
+/// The root of a view that shows the host's own tree.
+pub const PLAIN_ROOT: &[Place] = &[Place::Root];
 /// The union as root alone.
 pub const COW_ROOT: &[Place] = &[Place::CowRoot];
 /// Where a user may mount: the kernel's own namespaces, and views as root.

@@ -31,6 +31,8 @@ behaviours! {
         inodes_in_listings_are_those_of_stat,
         truncate_cuts_and_grows,
         truncate_of_what_is_no_file_is_refused,
+        truncate_beyond_the_limit_of_sizes_is_efbig_and_a_signal,
+        a_file_system_is_told_by_its_device,
         a_write_changes_the_times,
         file_systems_are_told_apart,
         umask_is_returned_and_inherited,
@@ -326,4 +328,41 @@ fn a_copy_with_all_attributes_is_the_same(r: &Runner) {
             assert_eq!(got, want);
         }
     }
+}
+
+fn truncate_beyond_the_limit_of_sizes_is_efbig_and_a_signal() {
+    use nix::sys::resource::{setrlimit, Resource};
+    use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+    fs::write("long", [0; 3000]).expect("a new file");
+    fs::write("short", "short").expect("a new file");
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    works(nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None));
+    works(setrlimit(Resource::RLIMIT_FSIZE, 1000, 1000));
+    works(nix::unistd::truncate("short", 1000));
+    works(nix::unistd::truncate("long", 2000));
+    assert!(!pending(Signal::SIGXFSZ));
+    assert_eq!(nix::unistd::truncate("short", 1001), Err(nix::Error::EFBIG));
+    assert!(pending(Signal::SIGXFSZ));
+    assert_eq!(works(fs::metadata("short")).len(), 1000);
+}
+
+/// Whether a blocked signal waits for this process or this thread.
+fn pending(signal: nix::sys::signal::Signal) -> bool {
+    let status = works(fs::read_to_string("/proc/thread-self/status"));
+    let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+    let number = signal as i32 - 1;
+    masks.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|mask| mask >> number & 1 == 1)
+}
+
+fn a_file_system_is_told_by_its_device() {
+    let script = "import ctypes, errno, os\n\
+        libc = ctypes.CDLL(None, use_errno=True)\n\
+        out = ctypes.create_string_buffer(32)\n\
+        d = os.stat('/').st_dev\n\
+        device = os.minor(d) & 0xff | os.major(d) << 8 | (os.minor(d) & ~0xff) << 12\n\
+        def ustat(d, p): return 'works' if libc.syscall(136, d, p) == 0 else errno.errorcode[ctypes.get_errno()]\n\
+        print(ustat(device, out), ustat(device, None), ustat(0xfffffff0, out))";
+    let said = works(std::process::Command::new("python3").args(["-c", script]).output());
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "works EFAULT EINVAL\n");
 }

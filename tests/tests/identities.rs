@@ -3,8 +3,11 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command};
 
-use nix::unistd::{setegid, seteuid, setgroups, Gid, Uid};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::{setegid, seteuid, setgroups, setresuid, Gid, Uid};
 use rustix::fs::{accessat, chownat, link, mkdir, rename, Access, AtFlags, Mode, CWD};
 use rustix::io::Errno;
 use umvu_tests::{behaviours, fails, works};
@@ -26,6 +29,9 @@ behaviours! {
         chown_of_nothing_is_a_change,
         processes_belong_to_who_they_run_as,
         pipes_and_sockets_belong_to_who_asks,
+        only_their_own_may_be_signalled_by_others,
+        a_signal_to_a_group_reaches_those_it_may,
+        signals_to_everybody_pass_over_strangers,
     }
 }
 
@@ -183,4 +189,54 @@ fn pipes_and_sockets_belong_to_who_asks() {
     assert_eq!(works(rustix::fs::fstat(&end)).st_uid, 0);
     let (socket, _peer) = works(std::os::unix::net::UnixStream::pair());
     assert_eq!(works(rustix::fs::fstat(&socket)).st_uid, 0);
+}
+
+/// A program that waits, as a user, in a process group.
+fn waiting(uid: u32, group: i32) -> Child {
+    Command::new("sleep").arg("1000").uid(uid).process_group(group).spawn().expect("sleep")
+}
+
+fn pid(child: &Child) -> nix::unistd::Pid {
+    nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"))
+}
+
+fn ended_by(mut child: Child) -> Option<i32> {
+    child.wait().expect("wait").signal()
+}
+
+fn only_their_own_may_be_signalled_by_others() {
+    let (own, strange) = (waiting(OTHER, 0), waiting(1, 0));
+    as_other(|| {
+        assert_eq!(kill(pid(&strange), None), Err(nix::Error::EPERM));
+        assert_eq!(kill(pid(&strange), Signal::SIGKILL), Err(nix::Error::EPERM));
+        // Whoever is of the same session may be told to go on.
+        works(kill(pid(&strange), Signal::SIGCONT));
+        works(kill(pid(&own), None));
+        works(kill(nix::unistd::getpid(), None));
+        works(kill(pid(&own), Signal::SIGTERM));
+    });
+    works(kill(pid(&strange), Signal::SIGUSR1));
+    assert_eq!((ended_by(own), ended_by(strange)), (Some(15), Some(10)));
+}
+
+fn a_signal_to_a_group_reaches_those_it_may() {
+    let first = waiting(1, 0);
+    let group = nix::unistd::Pid::from_raw(-pid(&first).as_raw());
+    as_other(|| assert_eq!(kill(group, Signal::SIGTERM), Err(nix::Error::EPERM)));
+    let second = waiting(OTHER, pid(&first).as_raw());
+    as_other(|| works(kill(group, Signal::SIGTERM)));
+    assert_eq!(ended_by(second), Some(15));
+    works(kill(group, Signal::SIGUSR1));
+    assert_eq!(ended_by(first), Some(10));
+}
+
+fn signals_to_everybody_pass_over_strangers() {
+    let (own, strange) = (waiting(OTHER - 1, 0), waiting(1, 0));
+    // By its real user it would reach all of root's.
+    setresuid(Uid::from_raw(OTHER - 1), Uid::from_raw(OTHER - 1), Uid::from_raw(0)).expect("setresuid");
+    works(kill(nix::unistd::Pid::from_raw(-1), Signal::SIGTERM));
+    assert_eq!(ended_by(own), Some(15));
+    setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).expect("setresuid back");
+    works(kill(pid(&strange), Signal::SIGUSR1));
+    assert_eq!(ended_by(strange), Some(10));
 }

@@ -30,6 +30,8 @@ behaviours! {
         an_object_tells_the_number_of_its_mount,
         a_mount_is_told_by_its_number,
         mounts_are_listed_below_each_other,
+        mounts_out_of_reach_are_eperm,
+        a_descriptor_in_proc_is_no_mount_point,
     }
 }
 
@@ -264,4 +266,32 @@ fn mounts_are_listed_below_each_other(r: &Runner) {
          calls count m; calls count m/sub; calls count m/other",
     );
     assert_eq!(told, "3\n1\n0");
+}
+
+fn mounts_out_of_reach_are_eperm(r: &Runner) {
+    let script = "import ctypes, errno, os, struct\n\
+        libc = ctypes.CDLL(None, use_errno=True)\n\
+        x = ctypes.create_string_buffer(256)\n\
+        assert libc.syscall(332, -100, b'/', 0, 0x4000, x) == 0\n\
+        root = struct.unpack_from('Q', x, 144)[0]\n\
+        out = ctypes.create_string_buffer(4096)\n\
+        def ask(nr, id): return 'works' if libc.syscall(nr, struct.pack('IIQQ', 24, 0, id, 0 if nr == 458 else 2), out, 512 if nr == 458 else 4096, 0) >= 0 else errno.errorcode[ctypes.get_errno()]\n\
+        os.mkdir('new'); os.chroot('new')\n\
+        print(ask(457, root), ask(458, root), ask(458, 1 << 60))\n\
+        libc.prctl(8, 0, 0, 0, 0)\n\
+        libc.syscall(126, struct.pack('II', 0x20080522, 0), bytes(24))\n\
+        print(ask(457, root), ask(458, root), ask(458, 1 << 60))";
+    let said = r.run(["python3", "-c", script]).success();
+    assert_eq!(String::from_utf8_lossy(&said), "works works ENOENT\nEPERM EPERM ENOENT\n");
+}
+
+fn a_descriptor_in_proc_is_no_mount_point(r: &Runner) {
+    let script = "import ctypes, errno, os\n\
+        libc = ctypes.CDLL(None, use_errno=True)\n\
+        for name in 'ab': open(name, 'w').close()\n\
+        fd = os.open('a', os.O_RDONLY)\n\
+        link = os.open(f'/proc/{os.getpid()}/fd/{fd}', os.O_PATH | os.O_NOFOLLOW)\n\
+        r = libc.mount(b'b', f'/proc/{os.getpid()}/fd/{link}'.encode(), b'', 4096, 0)\n\
+        print(r, errno.errorcode[ctypes.get_errno()])";
+    assert_eq!(r.run(["python3", "-c", script]).line(), "-1 ENOENT");
 }

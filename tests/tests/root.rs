@@ -24,6 +24,9 @@ behaviours! {
         capabilities_are_those_of_root_and_can_be_dropped,
         the_sticky_bit_protects_the_files_of_others,
     }
+    in_guest at PLAIN_ROOT {
+        a_core_is_dumped_into_the_current_directory,
+    }
     from_outside at ROOT {
         id_says_root,
         ids_can_be_dropped_and_a_saved_one_taken_back,
@@ -356,4 +359,30 @@ fn the_upper_directory_alone_has_changed(r: &Runner) {
     r.bash("echo x > file; mkdir -p /opt/new; echo y > /opt/new/file").success();
     r.assert_host_is_as_the_place_promises();
     assert_eq!(fs::read(r.upper().join("opt/new/file")).expect("the upper copy"), b"y\n");
+}
+
+fn a_core_is_dumped_into_the_current_directory() {
+    use nix::sys::resource::{getrlimit, setrlimit, Resource};
+    use std::os::unix::process::ExitStatusExt;
+    works(fs::create_dir("dir"));
+    let (_, hard) = works(getrlimit(Resource::RLIMIT_CORE));
+    works(setrlimit(Resource::RLIMIT_CORE, hard, hard));
+    if hard == 0 {
+        return;
+    }
+    let crashed = |way: &str| {
+        let script = format!("import os; {way}; os.abort()");
+        let status = works(std::process::Command::new("python3").args(["-c", &script]).status());
+        assert_eq!(status.signal(), Some(libc::SIGABRT), "{way}");
+        assert!(status.core_dumped(), "{way}");
+    };
+    crashed("os.chdir('dir')");
+    crashed(&format!("os.chdir({:?}); os.chdir('dir')", works(std::env::current_dir())));
+    crashed("os.fchdir(os.open('dir', os.O_RDONLY))");
+    if works(fs::read_to_string("/proc/sys/kernel/core_pattern")).trim() == "core" {
+        let uses_pid = works(fs::read_to_string("/proc/sys/kernel/core_uses_pid")).trim() != "0";
+        let cores =
+            works(fs::read_dir("dir")).flatten().filter(|e| e.file_name().to_string_lossy().starts_with("core"));
+        assert_eq!(cores.count(), if uses_pid { 3 } else { 1 });
+    }
 }

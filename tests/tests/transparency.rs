@@ -10,6 +10,9 @@ use nix::unistd::Pid;
 use umvu_tests::{behaviours, watch, Runner};
 
 behaviours! {
+    from_outside at CHANGED {
+        landlock_is_not_there_where_it_could_not_hold,
+    }
     from_outside at EVERYWHERE {
         the_exit_status_is_the_commands,
         a_killing_signal_is_reported_as_a_shell_does,
@@ -35,6 +38,8 @@ behaviours! {
         the_time_is_read_without_a_system_call,
         the_process_tree_looks_as_it_should,
         proc_mounts_and_mountinfo_agree,
+        a_filter_of_calls_needs_no_new_privs_of_the_programs_own,
+        no_new_privs_of_the_caller_arrive,
     }
 }
 
@@ -244,4 +249,43 @@ fn proc_mounts_and_mountinfo_agree(r: &Runner) {
     let told = r.bash(script).line();
     let counts: Vec<_> = told.lines().map(|line| line.parse::<u32>().expect("a number")).collect();
     assert!(counts[0] == counts[1] && counts[1] == counts[2] && counts[0] > 0, "{told}");
+}
+
+/// Prints `no_new_privs`, tries to install a filter that allows everything, and prints that again.
+const FILTER: &str = "import ctypes, errno, os\n\
+    libc = ctypes.CDLL(None, use_errno=True)\n\
+    def prctl(*a): return libc.prctl(*map(ctypes.c_ulong, a)) if len(a) == 5 else None\n\
+    code = ctypes.create_string_buffer(bytes([6, 0, 0, 0, 0, 0, 0xff, 0x7f]), 8)\n\
+    program = ctypes.create_string_buffer(bytes([1, 0, 0, 0, 0, 0, 0, 0]) + ctypes.addressof(code).to_bytes(8, 'little'), 16)\n\
+    def name(r): return 'works' if r == 0 else errno.errorcode[ctypes.get_errno()]\n\
+    def by_prctl(p): return name(prctl(22, 2, p, 0, 0))\n\
+    def by_seccomp(p): return name(libc.syscall(317, 1, 0, ctypes.c_void_p(p)))\n\
+    p = ctypes.addressof(program)\n\
+    print(prctl(39, 0, 0, 0, 0), by_prctl(p), by_seccomp(p), by_prctl(0), by_seccomp(0), name(prctl(38, 1, 1, 0, 0)), name(prctl(39, 1, 0, 0, 0)))\n\
+    print(prctl(38, 1, 0, 0, 0), prctl(39, 0, 0, 0, 0), by_prctl(p), by_seccomp(p))\n\
+    import sys; sys.stdout.flush(); pid = os.fork()\n\
+    if pid == 0: print(prctl(39, 0, 0, 0, 0), flush=True); os._exit(0)\n\
+    os.waitpid(pid, 0)";
+
+fn a_filter_of_calls_needs_no_new_privs_of_the_programs_own(r: &Runner) {
+    let said = r.run(["python3", "-c", FILTER]).success();
+    let has_already = r.outside_text(&["sh", "-c", "grep NoNewPrivs /proc/self/status"]).ends_with('1');
+    let first = if has_already { "1 works works" } else { "0 EACCES EACCES" };
+    let all = format!("{first} EFAULT EFAULT EINVAL EINVAL\n0 1 works works\n1\n");
+    assert_eq!(String::from_utf8_lossy(&said), all);
+}
+
+fn no_new_privs_of_the_caller_arrive(r: &Runner) {
+    let mut line: Vec<std::ffi::OsString> = vec!["setpriv".into(), "--no-new-privs".into()];
+    line.extend(r.command_line(["python3", "-c", FILTER]));
+    let said = r.outside(&line).output().expect("setpriv");
+    let said = String::from_utf8_lossy(&said.stdout);
+    assert!(said.starts_with("1 works works "), "{said}");
+}
+
+fn landlock_is_not_there_where_it_could_not_hold(r: &Runner) {
+    let script = "import ctypes, errno\n\
+        libc = ctypes.CDLL(None, use_errno=True)\n\
+        print(libc.syscall(444, 0, 0, 1), errno.errorcode[ctypes.get_errno()])";
+    assert_eq!(r.run(["python3", "-c", script]).line(), "-1 ENOTSUP");
 }

@@ -302,7 +302,10 @@ fn try_supervise(
         view.insert(config.modules, module, false).map_err(|error| StartError::Message(error.to_string()))?;
     }
     let limit = umvu_sys::guest::state_number(guest).map_err(StartError::system("process state"))?;
-    let number = supervisor.states.first(ProcessState::new(view), limit);
+    // Ours is still the caller's: only guests get it from us.
+    let has_no_new_privs = rustix::thread::no_new_privs().unwrap_or(false);
+    let first = ProcessState { has_no_new_privs, ..ProcessState::new(view) };
+    let number = supervisor.states.first(first, limit);
     umvu_sys::guest::set_state_number(guest, number).map_err(StartError::system("process state"))?;
     let signals = watch_signals()?;
     Workers::start(supervisor.clone()).map_err(StartError::Thread)?;

@@ -42,6 +42,8 @@ pub struct ProcessState {
     pub credentials: Option<Arc<Credentials>>,
     /// `PR_SET_DUMPABLE` as the guest set it.
     pub dumpable: Option<u8>,
+    /// Whether the guest has set `PR_SET_NO_NEW_PRIVS`: the kernel has it set for all guests.
+    pub has_no_new_privs: bool,
     /// Limit of `RLIMIT_LOCKS` as the guest set it: (soft, hard).
     pub locks_limit: Option<(u64, u64)>,
 }
@@ -49,7 +51,16 @@ pub struct ProcessState {
 impl ProcessState {
     /// What a process has that just entered `view`.
     pub fn new(view: Arc<View>) -> Self {
-        Self { view, root: None, cwd: None, umask: None, credentials: None, dumpable: None, locks_limit: None }
+        Self {
+            view,
+            root: None,
+            cwd: None,
+            umask: None,
+            credentials: None,
+            dumpable: None,
+            has_no_new_privs: false,
+            locks_limit: None,
+        }
     }
 
     /// Whether the kernel's own answer about files and identities is the right one.
@@ -72,6 +83,7 @@ impl PartialEq for ProcessState {
             && self.umask == other.umask
             && self.credentials == other.credentials
             && self.dumpable == other.dumpable
+            && self.has_no_new_privs == other.has_no_new_privs
             && self.locks_limit == other.locks_limit
     }
 }
@@ -86,6 +98,7 @@ impl Hash for ProcessState {
         self.umask.hash(state);
         self.credentials.hash(state);
         self.dumpable.hash(state);
+        self.has_no_new_privs.hash(state);
         self.locks_limit.hash(state);
     }
 }

@@ -107,11 +107,24 @@ pub fn set_state_number(tid: u32, number: u64) -> Result<(), Errno> {
     check(unsafe { libc::prlimit64(pid, libc::RLIMIT_LOCKS, &limit, std::ptr::null_mut()) }).map(drop)
 }
 
+/// Reads how large a thread's process may make files, in bytes: its soft `RLIMIT_FSIZE`.
+///
+/// # Errors
+/// - `ESRCH`: there is no such thread.
+/// - `EPERM`: the guest has another user's identity.
+pub fn file_size_limit(tid: u32) -> Result<u64, Errno> {
+    limit(tid, libc::RLIMIT_FSIZE).map(|limit| limit.rlim_cur)
+}
+
 fn locks_limit(tid: u32) -> Result<libc::rlimit64, Errno> {
+    limit(tid, libc::RLIMIT_LOCKS)
+}
+
+fn limit(tid: u32, resource: libc::__rlimit_resource_t) -> Result<libc::rlimit64, Errno> {
     let pid = raw_pid(tid)?;
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel writes one rlimit64, which `limit` is, and the place for a new one may be null.
-    check(unsafe { libc::prlimit64(pid, libc::RLIMIT_LOCKS, std::ptr::null(), &mut limit) })?;
+    check(unsafe { libc::prlimit64(pid, resource, std::ptr::null(), &mut limit) })?;
     Ok(limit)
 }
 

@@ -188,11 +188,30 @@ pub fn truncate(call: &Call) -> Outcome {
     writable(&place)?;
     permitted(call, &place, Access::WRITE)?;
     call.supervisor.programs.may_be_written(&place.inode)?;
+    within_limit(call, &place, length)?;
     let mut wanted = SetAttr { size: Some(length), ..SetAttr::default() };
     if !place.inode.kernel_checks() {
         wanted.mode = without_set_ids(&call.credentials(), &place.inode.stat()?);
     }
     change(call, &place, &wanted)
+}
+
+/// `inode_newsize_ok` of `fs/attr.c` for the guest's limit, which is not ours.
+///
+/// # Errors
+/// - `EFBIG`: the file would grow beyond it; the guest gets a `SIGXFSZ`.
+fn within_limit(call: &Call, place: &Location, length: u64) -> core::result::Result<(), crate::call::Fail> {
+    let limit = umvu_sys::guest::file_size_limit(call.tid())?;
+    if length <= limit || length <= place.inode.stat()?.size {
+        return Ok(());
+    }
+    call.check_alive()?;
+    let process = i32::try_from(crate::magic::process_of(call.tid())?).map_err(|_| Errno::SRCH)?;
+    let sent = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), nix::sys::signal::Signal::SIGXFSZ);
+    if let Err(errno) = sent {
+        tracing::debug!(process, %errno, "SIGXFSZ not sent");
+    }
+    Err(Errno::FBIG.into())
 }
 
 /// The mode after a write by somebody who may not keep set-id bits, if it is another one:

@@ -8,7 +8,7 @@ use umvu_interface::{Access, Capabilities, DirEntry, Errno, FileKind, Result};
 use crate::call::{Call, Outcome, Reply, DONE};
 use crate::guest::PATH_MAX;
 use crate::handlers::open::permitted;
-use crate::mount::Location;
+use crate::mount::{Location, MountKind};
 use crate::placeholder::OpenDirectory;
 use crate::resolve::{path_from_bottom, path_of, Last};
 
@@ -167,7 +167,9 @@ pub fn chdir(call: &Call) -> Outcome {
     }
     let text = call.path(0)?;
     let place = call.object(libc::AT_FDCWD, &text, Last::Follow)?;
-    enter(call, place)
+    let way = if text.first() == Some(&b'/') { "root" } else { "cwd" };
+    let kernels = [format!("/proc/{}/{way}/", call.tid()).as_bytes(), &text].concat();
+    enter(call, place, rustix::fs::stat(kernels.as_slice()))
 }
 
 /// `fchdir(fd)`.
@@ -176,15 +178,31 @@ pub fn fchdir(call: &Call) -> Outcome {
         return Ok(Reply::Continue);
     }
     let fd = call.take_fd(call.i32(0))?;
+    let kernels = rustix::fs::fstat(&fd);
     let place = call.supervisor.place_of(call, fd)?;
-    enter(call, place)
+    enter(call, place, kernels)
 }
 
-fn enter(call: &Call, place: Location) -> Outcome {
+/// Makes a place the current directory; `kernels` is what the kernel would enter. Where that is the same, it does so:
+/// it puts core files there, and tells others of the host.
+fn enter(call: &Call, place: Location, kernels: Result<rustix::fs::Stat>) -> Outcome {
     searchable(call, &place)?;
     call.check_alive()?;
+    let is_kernels = place.mount.kind == MountKind::Host
+        && kernels.is_ok_and(|stat| place.inode.id() == Ok((stat.st_dev, stat.st_ino)))
+        && host_permits(&place);
     call.set_cwd(place)?;
+    // Should the path be another by now, the kernel's directory is too, and nothing of the view hangs on that one.
+    if is_kernels {
+        return Ok(Reply::Continue);
+    }
     DONE
+}
+
+/// Whether the host lets its user into a directory of its own.
+fn host_permits(place: &Location) -> bool {
+    let access = |fd| rustix::fs::access(crate::guest::proc_path(fd), rustix::fs::Access::EXEC_OK);
+    place.inode.host_fd().is_some_and(|fd| access(fd).is_ok())
 }
 
 fn searchable(call: &Call, place: &Location) -> core::result::Result<(), crate::call::Fail> {

@@ -1,6 +1,6 @@
 //! statmount and listmount. Knows nothing of where the list comes from.
 
-use umvu_interface::{Errno, Result};
+use umvu_interface::{Capabilities, Errno, Result};
 
 use crate::abi::Bytes;
 use crate::call::{Call, Outcome, Reply, DONE};
@@ -64,6 +64,26 @@ fn entries(call: &Call) -> Vec<Entry> {
     listing::of(call, &table, &call.root(&table))
 }
 
+/// What the caller may ask about beyond what it sees: who administers the view, all of it. `do_statmount` and
+/// `do_listmount` of `fs/namespace.c`.
+///
+/// # Errors
+/// - `ENOENT`: there is no mount with number `id`.
+/// - `EPERM`: there is, and the caller does not administer the view.
+fn beyond(call: &Call, id: u64) -> Result<Vec<Entry>> {
+    let table = call.table();
+    let mut all = listing::of(call, &table, &table.root());
+    if all.iter().all(|entry| unique(entry.id) != id) {
+        return Err(Errno::NOENT);
+    }
+    if !call.credentials().capable(Capabilities::SYS_ADMIN) {
+        return Err(Errno::PERM);
+    }
+    // No path leads there.
+    all.iter_mut().for_each(|entry| entry.point.clear());
+    Ok(all)
+}
+
 /// The fields of `struct statmount` that a request may ask for.
 mod wanted {
     pub const SB_BASIC: u64 = 1;
@@ -91,9 +111,12 @@ pub fn statmount(call: &Call) -> Outcome {
         return Err(Errno::INVAL.into());
     }
     let request = Request::read(call)?;
-    let list = entries(call);
-    let Some(entry) = list.iter().find(|e| unique(e.id) == request.id) else { return Err(Errno::NOENT.into()) };
-    let bytes = described(entry, request.parameter);
+    let has = |list: &[Entry]| list.iter().find(|entry| unique(entry.id) == request.id).cloned();
+    let entry = match has(&entries(call)) {
+        Some(entry) => entry,
+        None => has(&beyond(call, request.id)?).ok_or(Errno::NOENT)?,
+    };
+    let bytes = described(&entry, request.parameter);
     let has_strings = bytes.len() > HEAD;
     let size = usize::try_from(call.raw(2)).unwrap_or(usize::MAX);
     if has_strings && size < bytes.len() {
@@ -184,7 +207,10 @@ pub fn listmount(call: &Call) -> Outcome {
         return Err(Errno::INVAL.into());
     }
     let list = entries(call);
-    let mut ids = below(&list, request.id)?;
+    let mut ids = match below(&list, request.id) {
+        Err(Errno::NOENT) => below(&beyond(call, request.id)?, request.id)?,
+        found => found?,
+    };
     ids.sort_unstable();
     if flags & REVERSE != 0 {
         ids.reverse();

@@ -20,6 +20,20 @@ pub fn prctl(call: &Call) -> Outcome {
             call.change_state(|state| state.dumpable = Some(value))?;
             DONE
         }
+        libc::PR_GET_NO_NEW_PRIVS => {
+            if (1..5).any(|index| call.raw(index) != 0) {
+                return Err(Errno::INVAL.into());
+            }
+            Ok(Reply::Value(i64::from(call.state.has_no_new_privs)))
+        }
+        libc::PR_SET_NO_NEW_PRIVS => {
+            if call.raw(1) != 1 || (2..5).any(|index| call.raw(index) != 0) {
+                return Err(Errno::INVAL.into());
+            }
+            call.change_state(|state| state.has_no_new_privs = true)?;
+            DONE
+        }
+        libc::PR_SET_SECCOMP if call.raw(1) == u64::from(libc::SECCOMP_MODE_FILTER) => may_filter(call, call.raw(2)),
         libc::PR_GET_SECUREBITS
         | libc::PR_SET_SECUREBITS
         | libc::PR_GET_KEEPCAPS
@@ -29,6 +43,25 @@ pub fn prctl(call: &Call) -> Outcome {
         | libc::PR_CAP_AMBIENT => secure(call),
         _ => Ok(Reply::Continue),
     }
+}
+
+/// `seccomp(operation, flags, arguments)`: only `SECCOMP_SET_MODE_FILTER`.
+pub fn seccomp(call: &Call) -> Outcome {
+    may_filter(call, call.raw(2))
+}
+
+/// Whether a guest may filter its own calls: the kernel lets all of them, as they have `no_new_privs` from us.
+/// `seccomp_prepare_filter` of `kernel/seccomp.c`.
+fn may_filter(call: &Call, program: u64) -> Outcome {
+    const MOST: u16 = 4096;
+    if call.state.has_no_new_privs || call.credentials().capable(Capabilities::SYS_ADMIN) {
+        return Ok(Reply::Continue);
+    }
+    let [low, high, ..]: [u8; 16] = guest::read_array(call.tid(), program)?;
+    if !(1..=MOST).contains(&u16::from_ne_bytes([low, high])) {
+        return Err(Errno::INVAL.into());
+    }
+    Err(Errno::ACCESS.into())
 }
 
 /// `cap_task_prctl` of `security/commoncap.c` on the faked identity.

@@ -3,14 +3,16 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use umvu_interface::{may_access, Access, Credentials, Errno, FileKind, Ids, InodeRef, MountFlags, Result, Stat};
+use umvu_interface::{
+    may_access, Access, Credentials, Errno, FileKind, FsStat, Ids, InodeRef, MountFlags, Result, Stat,
+};
 
 use crate::call::{Call, EmptyPath, Outcome, Reply, DONE};
 use crate::fs::proc::ProcInode;
 use crate::listing::{self, MountNumbers};
 use crate::magic::Follower;
 use crate::mount::{Location, Mount, MountKind, Origin};
-use crate::resolve::Last;
+use crate::resolve::{Last, Lookup, ResolveFlags};
 
 const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
 const AT_EACCESS: u32 = 0x200;
@@ -343,10 +345,32 @@ fn write_statfs(call: &Call, place: &Location) -> Outcome {
     DONE
 }
 
-/// `ustat(dev, status)`: obsolete; no device of the view has one.
+/// `ustat(dev, status)`: obsolete, and asked by device: `fs/statfs.c`.
 pub fn ustat(call: &Call) -> Outcome {
     if call.state.is_plain() {
         return Ok(Reply::Continue);
     }
-    Err(Errno::INVAL.into())
+    let numbers = statfs_of_device(call, u64::from(call.u32(0)))?;
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&u32::try_from(numbers.blocks_free).unwrap_or(u32::MAX).to_ne_bytes());
+    bytes[8..16].copy_from_slice(&numbers.files_free.to_ne_bytes());
+    call.write(call.raw(1), &bytes)?;
+    DONE
+}
+
+/// Describes the file system that is mounted on a device, in the form that stat(2) tells.
+///
+/// # Errors
+/// - `EINVAL`: the caller sees none.
+fn statfs_of_device(call: &Call, device: u64) -> Result<FsStat> {
+    let table = call.table();
+    let root = call.root(&table);
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    for entry in listing::of(call, &table, &root).iter().filter(|entry| entry.device == (major, minor)) {
+        let seen = call.resolve_from(&table, root.clone(), &entry.point, Last::Follow, ResolveFlags::empty());
+        if let Ok(Lookup::Found(place)) = seen {
+            return place.mount.filesystem.statfs(&*place.inode);
+        }
+    }
+    Err(Errno::INVAL)
 }

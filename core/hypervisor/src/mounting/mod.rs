@@ -21,6 +21,7 @@ use std::sync::Arc;
 use umvu_interface::{Capabilities, Errno, FileKind, InodeRef, MountError};
 
 use crate::call::Call;
+use crate::fs::proc::ProcInode;
 use crate::mount::{Location, Mount, MountTable, Propagation};
 use crate::mount_table::MOUNTS_MAX;
 use crate::resolve::Last;
@@ -208,9 +209,13 @@ fn name_of(location: &Location) -> core::result::Result<Vec<u8>, Errno> {
 /// Attaches a mount to a table.
 ///
 /// # Errors
-/// - `ENOENT`: the mount point has been removed.
+/// - `ENOENT`: the mount point has been removed, or is a descriptor in `/proc`.
 /// - `ENOSPC`: too many mounts.
 fn attach(table: &mut MountTable, mount: Arc<Mount>, covered: Location) -> core::result::Result<(), Errno> {
+    // proc_fd_instantiate of fs/proc/fd.c: these can not be mount points.
+    if covered.inode.as_any().downcast_ref::<ProcInode>().and_then(ProcInode::magic).is_some() {
+        return Err(Errno::NOENT);
+    }
     if table.mounts().len() >= MOUNTS_MAX {
         return Err(Errno::NOSPC);
     }

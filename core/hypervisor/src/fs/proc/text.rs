@@ -166,6 +166,7 @@ fn status(call: &Call, state: &ProcessState, pid: u32) -> Result<Vec<u8>> {
         let four = |ids: umvu_interface::Ids| format!("\t{}\t{}\t{}\t{}\n", ids.real, ids.effective, ids.saved, ids.fs);
         let replaced = match name {
             b"Umask" => state.umask.map(|u| format!("\t{u:04o}\n")),
+            b"NoNewPrivs" => Some(format!("\t{}\n", u8::from(state.has_no_new_privs))),
             _ if !who.is_faked() => None,
             b"Uid" => Some(four(who.uid)),
             b"Gid" => Some(four(who.gid)),

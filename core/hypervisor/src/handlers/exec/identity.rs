@@ -18,7 +18,9 @@ pub fn after(call: &Call, program: &Location) -> Result<Option<Arc<Credentials>>
     if !old.is_faked() {
         return Ok(None);
     }
-    let new = after_exec(&old, &program.inode.stat()?, program.mount.flags());
+    // A mount and the guest itself can forbid the same: bprm_fill_uid of fs/exec.c.
+    let no_gain = if call.state.has_no_new_privs { MountFlags::NO_SUID } else { MountFlags::empty() };
+    let new = after_exec(&old, &program.inode.stat()?, program.mount.flags() | no_gain);
     Ok((new != *old).then(|| Arc::new(new)))
 }
 
