@@ -314,9 +314,9 @@ fn try_supervise(
     drop(go_out);
     let untold = reap(&supervisor, guest, status, &signals);
     supervisor.placeholders.remove_directory();
+    // Who starts umvu again at once finds the layers free.
+    supervisor.close_views();
     if let Some(value) = untold {
-        // Who starts umvu again at once finds the layers free.
-        supervisor.close_views();
         let _ = tell(status, ENDED, value);
     }
     Ok(())

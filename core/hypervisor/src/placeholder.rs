@@ -243,6 +243,12 @@ impl Placeholders {
         }
     }
 
+    /// Forgets all of them: no guest is left.
+    pub fn forget_all(&self) {
+        self.by_inode.clear();
+        self.held.lock().clear();
+    }
+
     /// Whether no placeholder is open.
     pub fn is_empty(&self) -> bool {
         self.by_inode.is_empty()

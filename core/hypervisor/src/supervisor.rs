@@ -249,6 +249,8 @@ impl Supervisor {
         }
         self.states.clear();
         self.programs.clear();
+        // They hold mounts too, and file systems clean up as the last mount goes.
+        self.placeholders.forget_all();
     }
 
     /// What a descriptor of the host (taken from the guest, or found in `/proc`) is in the caller's view.
