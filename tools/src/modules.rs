@@ -3,7 +3,7 @@
 use umvu_interface::ModuleDescriptor;
 
 /// Every module that `vu_insmod` and `umvu -m` can load.
-pub static MODULES: &[&ModuleDescriptor] = &[&umvu_viewfs::MODULE, &umvu_unrealuid::MODULE];
+pub static MODULES: &[&ModuleDescriptor] = &[&umvu_viewfs::MODULE, &umvu_unrealuid::MODULE, &umvu_archive::MODULE];
 
 /// Splits what `-m` was given into modules with their options: a word behind a comma is a module of its own if it is
 /// the name of one, an option of the module before it otherwise.
@@ -26,6 +26,13 @@ pub fn split(given: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
         }
     }
     out
+}
+
+/// Whether what was asked for, with its options, is the module of that name.
+pub fn is_one(asked: &[u8], name: &str) -> bool {
+    let word = asked.split(|byte| *byte == b',').next().unwrap_or_default();
+    let known = MODULES.iter().find(|module| module.name == name);
+    known.is_some_and(|m| m.name.as_bytes() == word || m.aliases.iter().any(|alias| alias.as_bytes() == word))
 }
 
 /// Describes the modules and their options for `--help` and the man page of umvu.

@@ -1,0 +1,178 @@
+//! From a file or directory to the tree in it: finds out what it is, unpacks it where it must, reads all headers.
+//! Knows no mounts.
+
+use std::fs::File;
+use std::path::Path;
+
+use umvu_interface::{Errno, MountError};
+
+use crate::compressed::unpacked;
+use crate::entry::{unreadable, Object, Result};
+use crate::image::{self, Config, Files, Image};
+use crate::source::Source;
+use crate::tar;
+use crate::tree::{Marks, NodeId, Tree, What, ROOT};
+
+/// Most bytes that a compressed file may unpack to, if nothing else is said: 32 GiB.
+pub const LIMIT: u64 = 32 << 30;
+
+/// What is taken for what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// An image if it is one, an archive otherwise.
+    Any,
+    /// An archive, also if it is that of an image.
+    Archive,
+    /// An image and nothing else.
+    Image,
+}
+
+/// What is wanted of a source.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// What messages call it.
+    pub name: String,
+    /// As what.
+    pub form: Form,
+    /// Which image, where there are several.
+    pub tag: Option<String>,
+    /// Most bytes that a compressed part may unpack to.
+    pub limit: u64,
+}
+
+/// What a source holds.
+#[derive(Debug)]
+pub struct Contents {
+    /// The objects.
+    pub tree: Tree,
+    /// Where the contents of files are, by the number of the layer.
+    pub layers: Vec<Source>,
+    /// What an image says of how it is to be run.
+    pub config: Option<Config>,
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// - `EINVAL`: neither an archive nor an image
+/// - those of its parts
+pub fn of_file(file: File, wanted: &Wanted) -> Result<Contents> {
+    let source = Source::whole(file).map_err(|error| unreadable(&wanted.name, &error))?;
+    let source = unpacked(source, &wanted.name, wanted.limit)?;
+    let archive = archive(source, wanted)?;
+    if wanted.form == Form::Archive {
+        return Ok(archive);
+    }
+    match image::read(&archive, &wanted.name, wanted.tag.as_deref())? {
+        Some(image) => of_image(image, wanted),
+        None if wanted.form == Form::Image => Err(no_image(wanted)),
+        None => Ok(archive),
+    }
+}
+
+/// Reads a directory, which holds an image.
+///
+/// # Errors
+/// - `EINVAL`: it does not
+/// - those of the image
+pub fn of_directory(files: &dyn Files, wanted: &Wanted) -> Result<Contents> {
+    match image::read(files, &wanted.name, wanted.tag.as_deref())? {
+        Some(image) => of_image(image, wanted),
+        None => Err(no_image(wanted)),
+    }
+}
+
+/// Whether a directory of the host is the layout of an image, and no tree of files.
+pub fn is_layout(directory: &Path) -> bool {
+    directory.join("oci-layout").is_file() && directory.join("index.json").is_file()
+}
+
+/// Reads what an image, or an archive that may be one, says of how it is to be run; all of it is read for that. None
+/// for an archive.
+///
+/// # Errors
+/// Those of [`of_file`] and [`of_directory`].
+pub fn config_of(path: &Path, wanted: &Wanted) -> Result<Option<Config>> {
+    let failed = |error: std::io::Error| unreadable(&wanted.name, &error);
+    if path.is_dir() {
+        return Ok(of_directory(&HostDirectory { path, name: &wanted.name }, wanted)?.config);
+    }
+    let file = File::open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(MountError::new(Errno::INVAL, format!("{}: neither a file nor a directory", wanted.name)));
+    }
+    Ok(of_file(file, wanted)?.config)
+}
+
+fn no_image(wanted: &Wanted) -> MountError {
+    MountError::new(Errno::INVAL, format!("{}: not the image of a container", wanted.name))
+}
+
+fn archive(source: Source, wanted: &Wanted) -> Result<Contents> {
+    let mut tree = Tree::default();
+    tar::read(&source, &wanted.name, &mut |entry| tree.add(&wanted.name, entry, Marks::None))?;
+    tree.finish();
+    Ok(Contents { tree, layers: vec![source], config: None })
+}
+
+fn of_image(image: Image, wanted: &Wanted) -> Result<Contents> {
+    let mut tree = Tree::default();
+    let mut layers = Vec::new();
+    for (name, source) in image.layers {
+        let source = unpacked(source, &name, wanted.limit)?;
+        if !layers.is_empty() {
+            tree.next_layer();
+        }
+        tar::read(&source, &name, &mut |entry| tree.add(&name, entry, Marks::Oci))?;
+        layers.push(source);
+    }
+    tree.finish();
+    Ok(Contents { tree, layers, config: Some(image.config) })
+}
+
+impl Contents {
+    /// Makes sure that something can be mounted at a path.
+    ///
+    /// # Errors
+    /// What is on the way there is no directory.
+    pub fn add_mount_point(&mut self, path: &[u8], what: Object) -> Result<()> {
+        self.tree.add_mount_point(path, what)?;
+        self.tree.finish();
+        Ok(())
+    }
+
+    fn part(&self, id: NodeId) -> Option<Source> {
+        let What::Regular { layer, size, data } = &self.tree.node(id)?.what else { return None };
+        let crate::entry::Data::Whole(at) = data else { return None };
+        self.layers.get(usize::try_from(*layer).ok()?)?.part(*at, *size)
+    }
+}
+
+/// An archive holds the files of an image.
+impl Files for Contents {
+    fn open(&self, path: &str) -> Result<Option<Source>> {
+        // `docker save` of old has symbolic links for layers that it has seen before.
+        let found = self.tree.find(path.as_bytes()).filter(|id| *id != ROOT);
+        Ok(found.and_then(|id| self.part(id)))
+    }
+}
+
+/// A directory of the host, as whoever asks sees it.
+struct HostDirectory<'a> {
+    path: &'a Path,
+    name: &'a str,
+}
+
+impl Files for HostDirectory<'_> {
+    fn open(&self, path: &str) -> Result<Option<Source>> {
+        // What manifests name is not trusted to stay inside.
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Ok(None);
+        }
+        match File::open(self.path.join(path)).and_then(Source::whole) {
+            Ok(source) => Ok(Some(source)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(&format!("{}/{path}", self.name), &error)),
+        }
+    }
+}
