@@ -8,6 +8,7 @@
 //!
 //! The crate knows umvu by its command line alone and links none of its code.
 
+pub mod archive;
 pub mod assert;
 pub mod failures;
 pub mod fresh;

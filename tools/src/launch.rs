@@ -9,12 +9,14 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, ValueHint};
 
 use crate::client::Supervisor;
+use crate::enter;
 use crate::log::{self, Amount};
 use crate::modules::{self, MODULES};
 use crate::nested::{self, Stacked};
 use crate::program;
 use crate::rc::{self, Wanted};
 use crate::report::Failure;
+use crate::root::{self, Plan};
 use crate::start::{self, Config, Nesting, TraceTarget};
 
 /// Runs a command in a view: with a file tree, users, and whatever else its modules bring, of its own.
@@ -31,7 +33,7 @@ use crate::start::{self, Config, Nesting, TraceTarget};
 /// where it cannot be executed, 2 for a wrong command line, and 1 where the view cannot be made.
 #[derive(Debug, Parser)]
 #[command(name = "umvu", version, disable_version_flag = true)]
-#[command(override_usage = "umvu [OPTIONS] [COMMAND [ARGUMENT...]]", after_help = modules::help())]
+#[command(override_usage = "umvu [OPTIONS] [COMMAND [ARGUMENT...]]", after_help = modules::help() + "\n" + root::HABITS)]
 pub struct Options {
     /// Load MODULE, with its options after commas, before COMMAND; may be repeated
     #[arg(short, long, value_name = "MODULE[,OPTION...][,MODULE...]")]
@@ -63,8 +65,12 @@ pub struct Options {
     /// Print version
     #[arg(long, action = ArgAction::Version)]
     version: (),
+    #[command(flatten)]
+    root: root::RootOptions,
     #[arg(long = rc::RUN, hide = true)]
     run_rc: Vec<PathBuf>,
+    #[arg(long = root::ENTER, hide = true)]
+    enter_root: Option<OsString>,
     /// What to run; options after it are its own
     #[arg(value_name = "COMMAND", trailing_var_arg = true, value_hint = ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
@@ -79,6 +85,9 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
     if !options.run_rc.is_empty() {
         return Err(rc::run_then_become(&options.run_rc, &options.command));
     }
+    if let Some(plan) = &options.enter_root {
+        return Err(enter::run(&Plan::parse(plan)?, &options.command));
+    }
     match Supervisor::connect() {
         Ok(view) if !view.nesting => {
             Err(Failure::Failed("no view can be stacked on this one: its umvu was started with --nonesting".to_owned()))
@@ -92,15 +101,17 @@ pub fn run(options: Options) -> Result<ExitCode, Failure> {
 impl Options {
     fn start(self) -> Result<ExitCode, Failure> {
         let files = rc::files(self.wanted())?;
-        let command = command_or_shell(self.command);
-        if files.is_empty() {
+        let plan = self.root.plan()?;
+        let load = with_implied(modules::split(self.module.into_iter().map(OsString::into_vec)), plan.as_ref());
+        let command = command(self.command, plan.as_ref())?;
+        if files.is_empty() && plan.is_none() {
             program::check(&command[0])?;
         }
         log::start(self.loglevel.unwrap_or_default(), self.syslog)?;
         let config = Config {
             command: rc::before(&files, command)?,
             modules: MODULES,
-            load: modules::split(self.module.into_iter().map(OsString::into_vec)),
+            load,
             name: self.vu_name.map(OsString::into_vec),
             nesting: if self.nonesting { Nesting::Refused } else { Nesting::Allowed },
             trace: self.trace.map(|file| file.map_or(TraceTarget::Stderr, TraceTarget::File)),
@@ -120,11 +131,14 @@ impl Options {
                 return Err(Failure::Usage(format!("{option}: is for the first umvu, whose supervisor runs already")));
             }
         }
+        let rc = rc::files(self.wanted())?;
+        let plan = self.root.plan()?;
         Ok(Stacked {
-            rc: rc::files(self.wanted())?,
-            command: command_or_shell(self.command),
+            rc,
+            command: command(self.command, plan.as_ref())?,
             name: self.vu_name.map(OsString::into_vec),
             load: modules::split(self.module.into_iter().map(OsString::into_vec)),
+            implied: plan.iter().flat_map(Plan::modules).map(Into::into).collect(),
             debug_tags: self.debugtags.map(OsString::into_vec).unwrap_or_default(),
         })
     }
@@ -136,6 +150,24 @@ impl Options {
             (None, false) => Wanted::Usual,
         }
     }
+}
+
+/// What the first guest is: the command, or umvu itself, which enters a root first.
+fn command(command: Vec<OsString>, plan: Option<&Plan>) -> Result<Vec<OsString>, Failure> {
+    match plan {
+        Some(plan) => plan.before(command),
+        None => Ok(command_or_shell(command)),
+    }
+}
+
+/// Adds the modules that a root takes and nobody has named.
+fn with_implied(mut load: Vec<Vec<u8>>, plan: Option<&Plan>) -> Vec<Vec<u8>> {
+    for implied in plan.iter().flat_map(|plan| plan.modules()) {
+        if !load.iter().any(|module| modules::is_one(module, implied)) {
+            load.push(implied.into());
+        }
+    }
+    load
 }
 
 fn command_or_shell(command: Vec<OsString>) -> Vec<OsString> {

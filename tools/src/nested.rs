@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use umvu_protocol::Request;
+use umvu_protocol::{Reply, Request};
 
-use crate::client::View;
+use crate::client::{unexpected, View};
 use crate::rc;
 use crate::report::Failure;
 
@@ -16,6 +16,8 @@ pub struct Stacked {
     pub name: Option<Vec<u8>>,
     /// Modules to load in it, with their options.
     pub load: Vec<Vec<u8>>,
+    /// Modules that it takes, unless they are loaded already.
+    pub implied: Vec<Vec<u8>>,
     /// Debug tags to switch on in it.
     pub debug_tags: Vec<u8>,
     /// Files to run in it.
@@ -37,6 +39,16 @@ fn enter(stacked: &Stacked, view: &dyn View) -> Result<(), Failure> {
     for module in &stacked.load {
         view.order(&Request::Insert { module: module.clone(), permanent: false })?;
     }
+    if !stacked.implied.is_empty() {
+        let loaded = match view.ask(&Request::List)? {
+            Reply::Modules(modules) => modules,
+            other => return Err(unexpected(&other)),
+        };
+        let is_loaded = |name: &[u8]| loaded.iter().any(|module| module.loaded && module.name.as_bytes() == name);
+        for module in stacked.implied.iter().filter(|name| !is_loaded(name)) {
+            view.order(&Request::Insert { module: module.clone(), permanent: false })?;
+        }
+    }
     if !stacked.debug_tags.is_empty() {
         view.order(&Request::Debug { add: stacked.debug_tags.clone(), remove: Vec::new() })?;
     }
@@ -46,8 +58,6 @@ fn enter(stacked: &Stacked, view: &dyn View) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-
-    use umvu_protocol::Reply;
 
     use super::*;
 
