@@ -21,6 +21,7 @@ behaviours! {
         bits_that_are_set_again_stay,
         a_truncation_by_another_user_takes_the_set_id_bits,
         set_gid_without_execution_is_lost_outside_of_the_group,
+        a_new_program_loses_the_set_gid_bit_before_the_umask_is_applied,
         access_judges_the_way_by_the_real_ids,
         a_rename_around_oneself_is_refused_before_it_is_judged,
         a_rename_onto_the_same_object_is_not_judged,
@@ -114,6 +115,20 @@ fn set_gid_without_execution_is_lost_outside_of_the_group() {
     file("lock", 0o2666);
     as_other(|| write("lock"));
     assert_eq!(mode("lock"), 0o666);
+}
+
+fn a_new_program_loses_the_set_gid_bit_before_the_umask_is_applied() {
+    works(mkdir("shared", Mode::from_raw_mode(0o777)));
+    works(chownat(CWD, "shared", None, Some(rustix::fs::Gid::from_raw(44)), AtFlags::empty()));
+    fs::set_permissions("shared", fs::Permissions::from_mode(0o2777)).expect("chmod");
+    rustix::process::umask(Mode::from_raw_mode(0o010));
+    as_other(|| {
+        for (asked, given) in [(0o2777, 0o767), (0o2711, 0o701), (0o2700, 0o2700)] {
+            drop(OpenOptions::new().write(true).create_new(true).mode(asked).open("shared/p").expect("open"));
+            assert_eq!(mode("shared/p"), given, "of {asked:o}");
+            fs::remove_file("shared/p").expect("unlink");
+        }
+    });
 }
 
 fn access_judges_the_way_by_the_real_ids() {

@@ -32,6 +32,7 @@ behaviours! {
         mounts_are_listed_below_each_other,
         mounts_out_of_reach_are_eperm,
         a_descriptor_in_proc_is_no_mount_point,
+        statfs_tells_that_links_are_not_followed,
     }
 }
 
@@ -294,4 +295,12 @@ fn a_descriptor_in_proc_is_no_mount_point(r: &Runner) {
         r = libc.mount(b'b', f'/proc/{os.getpid()}/fd/{link}'.encode(), b'', 4096, 0)\n\
         print(r, errno.errorcode[ctypes.get_errno()])";
     assert_eq!(r.run(["python3", "-c", script]).line(), "-1 ENOENT");
+}
+
+fn statfs_tells_that_links_are_not_followed(r: &Runner) {
+    let script = "import ctypes, os\n\
+        libc = ctypes.CDLL(None, use_errno=True)\n\
+        os.mkdir('m'); assert libc.mount(b'none', b'm', b'tmpfs', 256, 0) == 0\n\
+        print(os.statvfs('m').f_flag & 8192)";
+    assert_eq!(r.run(["python3", "-c", script]).line(), "8192");
 }

@@ -326,6 +326,7 @@ pub fn fstatfs(call: &Call) -> Outcome {
 fn write_statfs(call: &Call, place: &Location) -> Outcome {
     let numbers = place.mount.filesystem.statfs(&*place.inode)?;
     const ST_RELATIME: u64 = 4096;
+    const ST_NOSYMFOLLOW: u64 = 8192;
     // The ST_* bits of these flags are those of mount(2).
     let shown = MountFlags::READ_ONLY
         | MountFlags::NO_SUID
@@ -337,9 +338,12 @@ fn write_statfs(call: &Call, place: &Location) -> Outcome {
     if place.mount.flags().contains(MountFlags::RELATIME) {
         flags |= ST_RELATIME;
     }
+    if place.mount.flags().contains(MountFlags::NO_SYMFOLLOW) {
+        flags |= ST_NOSYMFOLLOW;
+    }
     if let (Origin::Host, Some(fd)) = (place.mount.origin, place.inode.host_fd()) {
         let host = rustix::fs::fstatvfs(fd)?.f_flag.bits();
-        flags |= host & (shown.bits() | ST_RELATIME);
+        flags |= host & (shown.bits() | ST_RELATIME | ST_NOSYMFOLLOW);
     }
     call.write(call.raw(1), &crate::abi::statfs(&numbers, flags))?;
     DONE

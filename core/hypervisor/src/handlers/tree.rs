@@ -49,8 +49,16 @@ pub fn creatable(call: &Call, directory: &Location) -> Result<()> {
     may_access(&who, &directory.inode.stat()?, Access::WRITE | Access::EXEC)
 }
 
-/// Applies the umask, unless a default ACL of the directory takes its place: acl(5).
+/// Takes the set-gid bit of a program that would belong to a group that is not the caller's, and then applies the
+/// umask, unless a default ACL of the directory takes its place: `vfs_prepare_mode` of `fs/namei.c`, acl(5).
 pub fn creation_mode(call: &Call, directory: &Location, mode: u32) -> Result<u32> {
+    let mut mode = mode;
+    if mode & 0o2010 == 0o2010 {
+        let (above, who) = (directory.inode.stat()?, call.credentials());
+        if above.mode & 0o2000 != 0 && !who.in_group(above.gid) && !who.capable(Capabilities::FSETID) {
+            mode &= !0o2000;
+        }
+    }
     match directory.inode.get_xattr(b"system.posix_acl_default") {
         Ok(_) => Ok(mode),
         Err(_) => Ok(mode & !call.umask()),
