@@ -21,6 +21,7 @@ behaviours! {
         nothing_in_an_archive_can_be_changed,
         a_descriptor_knows_its_archive,
         a_program_runs_from_an_archive,
+        chroot_enters_an_archive,
         an_archive_in_an_archive_is_mounted,
         a_copy_on_write_union_over_an_archive_copies_up,
         archives_are_layers_of_a_union,
@@ -163,8 +164,15 @@ fn a_descriptor_knows_its_archive(r: &Runner) {
 fn a_program_runs_from_an_archive(r: &Runner) {
     let tar = Tar::default().file("bin/busybox", &busybox()).file("script", b"#!m/bin/busybox sh\necho $0 $1\n").end();
     fs::write(r.dir().join("p.tar"), tar).expect("an archive");
-    let script = "vu_insmod archive; mkdir m; vumount -t tar p.tar m; m/bin/busybox echo runs; m/bin/busybox readlink /proc/self/exe | sed s,$PWD/,,; m/script x; cat < m/script | wc -l; chroot m /bin/busybox echo inside";
-    assert_eq!(r.bash(script).line(), "runs\nm/bin/busybox\nm/script x\n2\ninside");
+    let script = "vu_insmod archive; mkdir m; vumount -t tar p.tar m; m/bin/busybox echo runs; m/bin/busybox readlink /proc/self/exe | sed s,$PWD/,,; m/script x; cat < m/script | wc -l";
+    assert_eq!(r.bash(script).line(), "runs\nm/bin/busybox\nm/script x\n2");
+}
+
+fn chroot_enters_an_archive(r: &Runner) {
+    root(r);
+    let script =
+        "vu_insmod archive; mkdir m; vumount -t tar root.tar m; chroot m /bin/sh -c 'pwd; ls; cat /etc/changed'";
+    assert_eq!(r.bash(script).line(), "/\nbin\netc\nlib\nopt\nusr\nfirst");
 }
 
 fn an_archive_in_an_archive_is_mounted(r: &Runner) {
