@@ -1,9 +1,11 @@
 //! Every system call of the kernel, its arguments as data and the tier that takes it.
 //!
-//! [`for_each_syscall!`] is the only list of calls in the project; [`ROWS`] is the same list as plain data.
+//! [`for_each_syscall!`] is the only list of calls in the project; [`ROWS`] is the same list as plain data. [`i386`] says
+//! which of them the calls of 32-bit programs are.
 //! This crate knows names, numbers and shapes. It does not know what a handler answers, how a seccomp
 //! program is encoded, or how guest memory is read.
 
+pub mod i386;
 mod kind;
 pub mod page;
 mod rows;

@@ -2,7 +2,7 @@
 //!
 //! The seccomp filter, the supervisor's dispatch, trace output and the generated page of calls are made from
 //! [`for_each_syscall!`]; nothing else in the project lists calls. It does not know what a handler does,
-//! nor how a filter is encoded. i386 and x32 entry are not here: they are refused before a number matters.
+//! nor how a filter is encoded. Calls of the x32 ABI are not here: they are refused before a number matters.
 
 /// Calls the given macro with every x86_64 system call as one row, in ascending order of number.
 ///

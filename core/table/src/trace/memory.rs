@@ -4,6 +4,8 @@
 
 use std::fmt::Write;
 
+use crate::i386::Abi;
+
 /// Reads guest memory at an address into the buffer and says how much it got, or `None` if the address is bad.
 pub type Memory<'a> = &'a dyn Fn(u64, &mut [u8]) -> Option<usize>;
 
@@ -104,13 +106,13 @@ pub(super) fn buffer(memory: Memory, start: u64, length: u64) -> String {
 }
 
 /// Shows a NULL-terminated array of strings.
-pub(super) fn strings(memory: Memory, start: u64) -> String {
+pub(super) fn strings(memory: Memory, abi: Abi, start: u64) -> String {
     if start == 0 {
         return address(start);
     }
     let mut shown = Vec::new();
     for index in 0..STRINGS_LIMIT {
-        match element(memory, start, index) {
+        match element(memory, abi, start, index) {
             Some(0) => return format!("[{}]", shown.join(", ")),
             Some(pointer) => shown.push(string(memory, pointer)),
             None if index == 0 => return address(start),
@@ -121,13 +123,13 @@ pub(super) fn strings(memory: Memory, start: u64) -> String {
 }
 
 /// Shows the address of a NULL-terminated array and how many elements it has.
-pub(super) fn count(memory: Memory, start: u64) -> String {
+pub(super) fn count(memory: Memory, abi: Abi, start: u64) -> String {
     let shown = address(start);
     if start == 0 {
         return shown;
     }
     for index in 0..COUNT_LIMIT {
-        match element(memory, start, index) {
+        match element(memory, abi, start, index) {
             Some(0) if index == 1 => return format!("{shown} /* 1 var */"),
             Some(0) => return format!("{shown} /* {index} vars */"),
             Some(_) => {}
@@ -138,9 +140,13 @@ pub(super) fn count(memory: Memory, start: u64) -> String {
 }
 
 /// Reads one pointer of an array.
-fn element(memory: Memory, start: u64, index: u64) -> Option<u64> {
-    let at = start.checked_add(index.checked_mul(8)?)?;
-    exactly(memory, at).map(u64::from_ne_bytes)
+fn element(memory: Memory, abi: Abi, start: u64, index: u64) -> Option<u64> {
+    let size = u64::try_from(abi.word_size()).ok()?;
+    let at = start.checked_add(index.checked_mul(size)?)?;
+    match abi {
+        Abi::X86_64 => exactly(memory, at).map(u64::from_ne_bytes),
+        Abi::I386(_) => exactly(memory, at).map(u32::from_ne_bytes).map(u64::from),
+    }
 }
 
 /// Writes bytes as a C string literal; of more than the limit, the first ones and `...`.

@@ -10,6 +10,7 @@ mod structures;
 
 pub use memory::{Memory, STRING_LIMIT};
 
+use crate::i386::Abi;
 use crate::{Kind, Row};
 use names::{flags, name};
 use scalars::{creates, hexadecimal, int, low, named, typed};
@@ -19,9 +20,24 @@ use scalars::{creates, hexadecimal, int, low, named, typed};
 /// What the kernel writes is shown if `result` says that it has been written, and as an address before. File names
 /// are shown whole, other strings up to [`STRING_LIMIT`] bytes. What cannot be read is shown as its address.
 pub fn call(row: &Row, arguments: &[u64; 6], memory: Memory, result: Option<i64>) -> String {
-    let call = Call { row, arguments, memory, result };
-    let shown: Vec<String> = (0..row.arguments.len()).filter_map(|index| call.argument(index)).collect();
-    format!("{}({})", row.name, shown.join(", "))
+    format!("{}({})", row.name, shown(Call { row, abi: Abi::X86_64, arguments, memory, result }))
+}
+
+/// As [`call`], for a call of a 32-bit program, which has a name of its own: `i386:stat64("/etc/passwd", 0xff8f3c40)`.
+pub fn call_of_i386(
+    name: &str,
+    abi: Abi,
+    row: &Row,
+    arguments: &[u64; 6],
+    memory: Memory,
+    result: Option<i64>,
+) -> String {
+    format!("i386:{name}({})", shown(Call { row, abi, arguments, memory, result }))
+}
+
+fn shown(call: Call) -> String {
+    let shown: Vec<String> = (0..call.row.arguments.len()).filter_map(|index| call.argument(index)).collect();
+    shown.join(", ")
 }
 
 /// Formats a call that no row declares, as `syscall_0x1f4(0x1, 0x2, 0x3, 0, 0, 0)`.
@@ -59,6 +75,7 @@ fn errno_message(errno: i32) -> String {
 /// One call on its way into text.
 struct Call<'a> {
     row: &'a Row,
+    abi: Abi,
     arguments: &'a [u64; 6],
     memory: Memory<'a>,
     result: Option<i64>,
@@ -92,8 +109,8 @@ impl Call<'_> {
         Some(match kind {
             Kind::Path => memory::path(self.memory, value),
             Kind::CString => memory::string(self.memory, value),
-            Kind::Strings => memory::strings(self.memory, value),
-            Kind::Environment => memory::count(self.memory, value),
+            Kind::Strings => memory::strings(self.memory, self.abi, value),
+            Kind::Environment => memory::count(self.memory, self.abi, value),
             Kind::Buffer => memory::buffer(self.memory, value, self.length_after(index)),
             Kind::OutBuffer => match self.written(index) {
                 Some(length) => memory::buffer(self.memory, value, length),
