@@ -1,8 +1,56 @@
 //! Kernel structures as guests expect them in memory, byte by byte. Knows nothing of where they come from.
 
-use umvu_interface::{FsStat, Stat, Timestamp};
+use umvu_interface::{FsStat, Result, Stat, Timestamp};
+use umvu_table::i386::{Abi, Form};
 
+use crate::abi_i386;
 use crate::listing::MountNumbers;
+
+/// A structure laid out for its reader, at most as long as the longest one.
+pub struct Structure {
+    bytes: [u8; 144],
+    length: usize,
+}
+
+impl Structure {
+    fn of(bytes: &[u8]) -> Self {
+        let mut out = Self { bytes: [0; 144], length: bytes.len() };
+        out.bytes[..bytes.len()].copy_from_slice(bytes);
+        out
+    }
+
+    /// What is to be written.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// What stat(2) and its relatives write.
+///
+/// # Errors
+/// - `EOVERFLOW`: a number does not fit into the form that a 32-bit program asked for.
+pub fn stat_for(abi: Abi, s: &Stat) -> Result<Structure> {
+    Ok(match abi {
+        Abi::X86_64 => Structure::of(&stat(s)),
+        Abi::I386(Form::First) => Structure::of(&abi_i386::first_stat(s)?),
+        Abi::I386(Form::Narrow) => Structure::of(&abi_i386::narrow_stat(s)?),
+        Abi::I386(Form::Wide) => Structure::of(&abi_i386::wide_stat(s)),
+    })
+}
+
+/// What statfs(2) and its relatives write; `flags` are `ST_*`.
+///
+/// # Errors
+/// - `EOVERFLOW`: a number does not fit into the form that a 32-bit program asked for.
+pub fn statfs_for(abi: Abi, s: &FsStat, flags: u64) -> Result<Structure> {
+    const VALID: u64 = 0x20;
+    let flags = flags | VALID;
+    Ok(match abi {
+        Abi::X86_64 => Structure::of(&statfs(s, flags)),
+        Abi::I386(Form::First | Form::Narrow) => Structure::of(&abi_i386::narrow_statfs(s, flags)?),
+        Abi::I386(Form::Wide) => Structure::of(&abi_i386::wide_statfs(s, flags)?),
+    })
+}
 
 /// Puts numbers at offsets of a structure of `N` bytes.
 pub struct Bytes<const N: usize>(pub [u8; N]);
@@ -25,7 +73,7 @@ fn time<const N: usize>(out: &mut Bytes<N>, at: usize, t: Timestamp) {
 }
 
 /// `struct stat` of x86_64: `arch/x86/include/uapi/asm/stat.h`.
-pub fn stat(s: &Stat) -> [u8; 144] {
+fn stat(s: &Stat) -> [u8; 144] {
     let mut out = Bytes::<144>::new();
     out.put(0, s.dev.to_ne_bytes());
     out.put(8, s.ino.to_ne_bytes());
@@ -89,9 +137,8 @@ pub fn statx(s: &Stat, mount: MountNumbers, wanted: u32) -> [u8; 256] {
     out.0
 }
 
-/// `struct statfs` of `include/uapi/asm-generic/statfs.h`; `flags` are `ST_*`.
-pub fn statfs(s: &FsStat, flags: u64) -> [u8; 120] {
-    const VALID: u64 = 0x20;
+/// `struct statfs` of `include/uapi/asm-generic/statfs.h`.
+fn statfs(s: &FsStat, flags: u64) -> [u8; 120] {
     let mut out = Bytes::<120>::new();
     let words = [s.magic, s.block_size, s.blocks, s.blocks_free, s.blocks_available, s.files, s.files_free];
     for (i, word) in words.into_iter().enumerate() {
@@ -101,7 +148,7 @@ pub fn statfs(s: &FsStat, flags: u64) -> [u8; 120] {
     out.put(60, s.fsid[1].to_ne_bytes());
     out.put(64, s.name_max.to_ne_bytes());
     out.put(72, s.fragment_size.to_ne_bytes());
-    out.put(80, (flags | VALID).to_ne_bytes());
+    out.put(80, flags.to_ne_bytes());
     out.0
 }
 

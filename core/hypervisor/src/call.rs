@@ -6,6 +6,7 @@ use std::sync::Arc;
 use umvu_interface::{Caller, Credentials, Errno, Result};
 use umvu_sys::seccomp::{CloseOnExec, Notification};
 
+use crate::entry::Request;
 use crate::guest;
 use crate::mount::{Location, MountTable};
 use crate::resolve::{Last, Lookup, ResolveFlags, Resolver};
@@ -55,6 +56,8 @@ pub struct Call {
     pub supervisor: Arc<Supervisor>,
     /// As notified.
     pub notification: Notification,
+    /// What it means.
+    pub request: Request,
     /// The process.
     pub state: Arc<ProcessState>,
 }
@@ -70,7 +73,7 @@ impl Call {
 
     /// An argument as it is.
     pub fn raw(&self, index: usize) -> u64 {
-        self.notification.args[index]
+        self.request.arguments[index]
     }
 
     /// An argument that the kernel takes as `int` or `unsigned int`: its low half.

@@ -9,7 +9,7 @@ use umvu_interface::Errno;
 use umvu_sys::redirect::{reissue, Redirect, Regs, Stop};
 
 use crate::call::{Call, Outcome, Reply};
-use crate::redirect::{expect, layout, Instead};
+use crate::redirect::{entry, expect, layout, Instead};
 
 /// Makes the call that `instead` makes out of the duplicate of a descriptor that `keep` holds; `otherwise` is done
 /// for a thread that is traced by somebody else.
@@ -48,16 +48,21 @@ fn go_along(call: &Call, instead: &Instead) -> Result<(), Errno> {
 
 fn make_call(call: &Call, mut thread: Redirect, instead: &Instead) -> Result<(), Errno> {
     let own = thread.wait_stop()?;
-    let (args, address, memory) = layout(own.rsp, instead);
-    let nr = i32::try_from(instead.nr).unwrap_or(i32::MAX);
+    let Some(laid) = layout(call.request.abi, own.rsp, instead) else {
+        tracing::warn!(
+            tid = call.tid(),
+            "refused a 32-bit call of a 64-bit program: its stack is out of the call's reach"
+        );
+        return thread.detach();
+    };
     let mut regs = own;
-    reissue(&mut regs, i64::from(nr), args);
+    laid.reissue(&mut regs);
     thread.set_regs(&regs)?;
     let stop = thread.go_on()?;
     if stop != Stop::Call {
         // Its own call once more, once the signal is seen to.
         let mut regs = own;
-        reissue(&mut regs, i64::from(call.notification.nr), call.notification.args);
+        reissue(&mut regs, entry(call), i64::from(call.notification.nr), call.notification.args);
         thread.set_regs(&regs)?;
         return match stop {
             Stop::Signal(signal) => thread.detach_with(signal),
@@ -65,9 +70,9 @@ fn make_call(call: &Call, mut thread: Redirect, instead: &Instead) -> Result<(),
         };
     }
     // From here to the end of the call no handler runs that could overwrite it.
-    let is_written = call.write(address, &memory).is_ok();
+    let is_written = call.write(laid.address, &laid.memory).is_ok();
     if is_written {
-        expect(call, nr, args);
+        expect(call, &laid);
     } else {
         let mut none = thread.wait_stop()?;
         none.orig_rax = u64::MAX;

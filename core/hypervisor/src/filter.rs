@@ -1,8 +1,11 @@
-//! The seccomp filter, generated from the table: what the table allows stays in the kernel, everything else
+//! The seccomp filter, generated from the tables: what they allow stays in the kernel, everything else
 //! (unknown numbers too) is notified. Knows nothing of who answers.
+//!
+//! libseccomp knows calls of another architecture by name only, and not the newest ones. So it makes a program for
+//! each table as if both were of x86_64, and the two are put behind one look at the architecture.
 
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
-use umvu_table::{Condition, Tier, ROWS};
+use umvu_table::{i386, Condition, Tier, ROWS};
 
 /// Why there is no filter.
 #[derive(Debug, thiserror::Error)]
@@ -15,22 +18,54 @@ pub enum FilterError {
     Export(#[from] std::io::Error),
 }
 
+/// `AUDIT_ARCH_X86_64` of linux/audit.h.
+pub const X86_64: u32 = 0xc000_003e;
+/// `AUDIT_ARCH_I386` of linux/audit.h.
+pub const I386: u32 = 0x4000_0003;
+
 /// Generates the filter program.
 ///
 /// # Errors
 /// libseccomp's, where a rule cannot be expressed.
 pub fn program() -> Result<Vec<libc::sock_filter>, FilterError> {
+    let mut long = program_of(ROWS.iter().map(|row| (row.number, row.tier)))?;
+    let mut short = program_of(i386::ROWS.iter().map(|row| (row.number, row.tier())))?;
+    // The one comparison with an architecture; another one is notified.
+    for step in short.iter_mut().filter(|step| step.k == X86_64) {
+        step.k = I386;
+    }
+    let code = |code: u32| u16::try_from(code).unwrap_or(0);
+    let load = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+    let equal = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+    let always = code(libc::BPF_JMP | libc::BPF_JA);
+    // The distance of a conditional jump has 8 bits only.
+    let over = u32::try_from(long.len()).unwrap_or(u32::MAX);
+    let mut program = vec![
+        libc::sock_filter { code: load, jt: 0, jf: 0, k: ARCHITECTURE_AT },
+        libc::sock_filter { code: equal, jt: 0, jf: 1, k: I386 },
+        libc::sock_filter { code: always, jt: 0, jf: 0, k: over },
+    ];
+    program.append(&mut long);
+    program.append(&mut short);
+    Ok(program)
+}
+
+/// Offset of `arch` in `struct seccomp_data`.
+const ARCHITECTURE_AT: u32 = 4;
+
+/// Generates the program for the calls of one table, as one for x86_64.
+fn program_of(calls: impl Iterator<Item = (u32, Tier)>) -> Result<Vec<libc::sock_filter>, FilterError> {
     let mut filter = ScmpFilterContext::new(ScmpAction::Notify)?;
-    // The i386 entry (int 0x80) and x32 would carry calls past a table made for x86_64.
+    // x32 would carry calls past a table made for x86_64.
     filter.set_act_badarch(ScmpAction::Notify)?;
     if !filter.is_arch_present(ScmpArch::Native)? {
         filter.add_arch(ScmpArch::Native)?;
     }
     filter.set_ctl_optimize(2)?;
-    for row in ROWS {
-        let number = i32::try_from(row.number).unwrap_or(i32::MAX);
+    for (number, tier) in calls {
+        let number = i32::try_from(number).unwrap_or(i32::MAX);
         let call = ScmpSyscall::from(number);
-        match &row.tier {
+        match &tier {
             Tier::Allow => {
                 filter.add_rule(ScmpAction::Allow, call)?;
             }
@@ -115,6 +150,72 @@ mod tests {
             assert_eq!(covered, usize::from(![3, 4, 10].contains(&v)), "{v}");
         }
         assert!(cubes.iter().any(|c| 0xffff_ffff & c.mask == c.value));
+    }
+
+    /// What the program answers to a call, as the kernel would run it.
+    fn answer(program: &[libc::sock_filter], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let mut data = [number, arch, 0, 0].map(u32::to_ne_bytes).concat();
+        data.extend(arguments.map(u64::to_ne_bytes).concat());
+        let (mut at, mut value) = (0, 0u32);
+        loop {
+            let step = program[at];
+            let code = u32::from(step.code);
+            let jump = |holds: bool| usize::from(if holds { step.jt } else { step.jf });
+            at += 1;
+            match code {
+                c if c == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
+                    let from = step.k as usize;
+                    value = u32::from_ne_bytes(data[from..from + 4].try_into().unwrap());
+                }
+                c if c == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => value &= step.k,
+                c if c == libc::BPF_JMP | libc::BPF_JA => at += step.k as usize,
+                c if c == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K => at += jump(value == step.k),
+                c if c == libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K => at += jump(value > step.k),
+                c if c == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K => at += jump(value >= step.k),
+                c if c == libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K => at += jump(value & step.k != 0),
+                c if c == libc::BPF_RET | libc::BPF_K => return step.k,
+                other => panic!("instruction {other:#x} at {}", at - 1),
+            }
+        }
+    }
+
+    const ALLOW: u32 = 0x7fff_0000;
+    const NOTIFY: u32 = 0x7fc0_0000;
+
+    fn expected(tier: Tier, arguments: &[u64; 6]) -> u32 {
+        match tier {
+            Tier::Allow => ALLOW,
+            Tier::Refuse(errno, _) => 0x0005_0000 | u32::try_from(errno).unwrap(),
+            Tier::Notify(condition) if condition.holds(arguments) => NOTIFY,
+            Tier::Notify(_) => ALLOW,
+        }
+    }
+
+    #[test]
+    fn each_call_goes_where_its_table_says() {
+        let program = program().unwrap();
+        for value in [0, 1, 2, 3, 4, 10, 11, 20, 35, 200, 0x2_0000, 0xffff_ffff] {
+            let arguments = [value; 6];
+            for row in ROWS {
+                let found = answer(&program, X86_64, row.number, arguments);
+                assert_eq!(found, expected(row.tier, &arguments), "{} {value}", row.name);
+            }
+            for row in i386::ROWS {
+                let found = answer(&program, I386, row.number, arguments);
+                assert_eq!(found, expected(row.tier(), &arguments), "i386 {} {value}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_table_knows_is_notified() {
+        let program = program().unwrap();
+        let none = [0; 6];
+        for (arch, number) in
+            [(X86_64, 9999), (X86_64, 0x4000_0000), (I386, 9999), (I386, 222), (I386, 0x4000_0000), (0xc000_00b7, 0)]
+        {
+            assert_eq!(answer(&program, arch, number, none), NOTIFY, "{arch:#x} {number:#x}");
+        }
     }
 
     #[test]

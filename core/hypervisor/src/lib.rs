@@ -7,6 +7,7 @@
 //! answered, nor across a call that may block, except `View::change` while something is mounted.
 
 mod abi;
+mod abi_i386;
 mod call;
 mod carried;
 mod children;
@@ -15,6 +16,7 @@ mod credentials;
 mod cwd;
 mod directory_lock;
 mod elf;
+mod entry;
 mod escort;
 mod filter;
 mod fs;

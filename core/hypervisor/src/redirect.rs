@@ -8,8 +8,9 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use umvu_interface::{Errno, Result};
-use umvu_sys::redirect::{reissue, Redirect, Regs};
+use umvu_sys::redirect::{reissue, Entry, Redirect, Regs};
 use umvu_sys::seccomp::CloseOnExec;
+use umvu_table::i386::{self, Abi};
 
 use crate::call::{Call, Outcome, Reply};
 
@@ -20,7 +21,7 @@ const RED_ZONE: u64 = 128;
 
 /// A call that is to be made instead.
 pub struct Instead {
-    /// Its number.
+    /// Its number in the table of x86_64; a 32-bit program makes the same call by its own number.
     pub nr: u32,
     /// Its arguments.
     pub arguments: Vec<Argument>,
@@ -32,7 +33,7 @@ pub enum Argument {
     Word(u64),
     /// The address of a NUL-terminated string.
     String(Vec<u8>),
-    /// The address of some bytes, into which the addresses of others are put at offsets.
+    /// The address of some bytes, as the caller lays them out, into which the addresses of others are put at offsets.
     Bytes(Vec<u8>, Vec<(usize, Vec<u8>)>),
     /// The address of an array of strings that ends in a null pointer.
     Strings(Vec<Element>),
@@ -46,12 +47,39 @@ pub enum Element {
     New(Vec<u8>),
 }
 
+/// A call as it is made in registers, and the memory that they point to.
+#[derive(Clone)]
+pub struct Laid {
+    /// The instruction.
+    pub entry: Entry,
+    /// The number.
+    pub nr: i32,
+    /// The registers.
+    pub args: [u64; 6],
+    /// Where the memory is to be.
+    pub address: u64,
+    /// What is to be in it.
+    pub memory: Vec<u8>,
+}
+
+impl Laid {
+    /// Changes registers such that the thread makes the call.
+    pub fn reissue(&self, regs: &mut Regs) {
+        reissue(regs, self.entry, i64::from(self.nr), self.args);
+    }
+}
+
+/// The instruction by which a call was made.
+pub fn entry(call: &Call) -> Entry {
+    match call.request.abi {
+        Abi::X86_64 => Entry::Syscall,
+        Abi::I386(_) => Entry::Int80,
+    }
+}
+
 /// A call that was reissued and not yet notified.
 pub struct Pending {
-    nr: i32,
-    args: [u64; 6],
-    address: u64,
-    memory: Vec<u8>,
+    laid: Laid,
     then: Then,
 }
 
@@ -97,10 +125,15 @@ fn arrange(call: &Call, instead: &Instead, then: impl FnOnce(&Regs) -> Then) -> 
     }
     let Ok(mut regs) = thread.wait_stop() else { return Ok(Reply::Answered) };
     let then = then(&regs);
-    let (args, address, memory) = layout(regs.rsp, instead);
-    let nr = i32::try_from(instead.nr).unwrap_or(i32::MAX);
-    reissue(&mut regs, i64::from(nr), args);
-    call.supervisor.redirected.insert(call.tid(), Pending { nr, args, address, memory, then });
+    let Some(laid) = layout(call.request.abi, regs.rsp, instead) else {
+        tracing::warn!(
+            tid = call.tid(),
+            "refused a 32-bit call of a 64-bit program: its stack is out of the call's reach"
+        );
+        return Ok(Reply::Answered);
+    };
+    laid.reissue(&mut regs);
+    call.supervisor.redirected.insert(call.tid(), Pending { laid, then });
     let set = thread.set_regs(&regs).and_then(|()| thread.detach());
     if let Err(errno) = set {
         call.supervisor.redirected.remove(&call.tid());
@@ -110,17 +143,18 @@ fn arrange(call: &Call, instead: &Instead, then: impl FnOnce(&Regs) -> Then) -> 
 }
 
 /// Has the next notification of the guest continued if it is this call, whose arguments somebody else sees to.
-pub fn expect(call: &Call, nr: i32, args: [u64; 6]) {
-    let pending = Pending { nr, args, address: 0, memory: Vec::new(), then: Then::Nothing };
-    call.supervisor.redirected.insert(call.tid(), pending);
+pub fn expect(call: &Call, laid: &Laid) {
+    let laid = Laid { address: 0, memory: Vec::new(), ..laid.clone() };
+    call.supervisor.redirected.insert(call.tid(), Pending { laid, then: Then::Nothing });
 }
 
 /// If the call is one that was arranged for, writes its arguments and has it executed.
 pub fn resume(call: &Call) -> Option<Outcome> {
     // Another one is of a signal handler that the thread took first; what was arranged comes later.
-    let same = |_: &u32, p: &Pending| p.nr == call.notification.nr && p.args == call.notification.args;
+    let notified = (entry(call), call.notification.nr, call.notification.args);
+    let same = |_: &u32, p: &Pending| (p.laid.entry, p.laid.nr, p.laid.args) == notified;
     let (_, pending) = call.supervisor.redirected.remove_if(&call.tid(), same)?;
-    if call.write(pending.address, &pending.memory).is_err() {
+    if call.write(pending.laid.address, &pending.laid.memory).is_err() {
         return Some(Err(Errno::TOOBIG.into()));
     }
     Some(match pending.then {
@@ -155,8 +189,9 @@ fn run_and_restore(call: &Call, regs: &Regs) -> Outcome {
     Ok(Reply::Answered)
 }
 
-/// Lays the memory of the arguments out below the stack.
-pub fn layout(stack: u64, instead: &Instead) -> ([u64; 6], u64, Vec<u8>) {
+/// Lays the memory of the arguments out below the stack; `None` where a 32-bit call cannot reach it.
+pub fn layout(abi: Abi, stack: u64, instead: &Instead) -> Option<Laid> {
+    let size = abi.word_size();
     let mut memory: Vec<u8> = Vec::new();
     // Offsets in `memory` that hold offsets, to become addresses.
     let mut relative: Vec<usize> = Vec::new();
@@ -181,7 +216,7 @@ pub fn layout(stack: u64, instead: &Instead) -> ([u64; 6], u64, Vec<u8>) {
                 memory.extend_from_slice(bytes);
                 memory.resize(memory.len().next_multiple_of(8), 0);
                 for ((at, _), address) in pointers.iter().zip(addresses) {
-                    memory[start + at..start + at + 8].copy_from_slice(&address.to_ne_bytes());
+                    memory[start + at..start + at + size].copy_from_slice(&address.to_ne_bytes()[..size]);
                     relative.push(start + at);
                 }
             }
@@ -203,7 +238,7 @@ pub fn layout(stack: u64, instead: &Instead) -> ([u64; 6], u64, Vec<u8>) {
                     if is_relative {
                         relative.push(memory.len());
                     }
-                    memory.extend_from_slice(&value.to_ne_bytes());
+                    memory.extend_from_slice(&value.to_ne_bytes()[..size]);
                 }
                 memory.extend_from_slice(&[0; 8]);
             }
@@ -211,14 +246,33 @@ pub fn layout(stack: u64, instead: &Instead) -> ([u64; 6], u64, Vec<u8>) {
     }
     let address = stack.wrapping_sub(RED_ZONE).wrapping_sub(memory.len() as u64) & !15;
     for at in relative {
-        let offset = u64::from_ne_bytes(memory[at..at + 8].try_into().unwrap_or_default());
-        memory[at..at + 8].copy_from_slice(&address.wrapping_add(offset).to_ne_bytes());
+        let offset = word_at(abi, &memory[at..]);
+        memory[at..at + size].copy_from_slice(&address.wrapping_add(offset).to_ne_bytes()[..size]);
     }
     let mut args = [0; 6];
     for (slot, (value, is_relative)) in args.iter_mut().zip(words) {
         *slot = if is_relative { address.wrapping_add(value) } else { value };
     }
-    (args, address, memory)
+    let nr = i32::try_from(instead.nr).unwrap_or(i32::MAX);
+    match abi {
+        Abi::X86_64 => Some(Laid { entry: Entry::Syscall, nr, args, address, memory }),
+        Abi::I386(_) => {
+            u32::try_from(address).ok()?;
+            let row = i386::row_of(instead.nr)?;
+            let args = row.registers(&args)?.map(u64::from);
+            Some(Laid { entry: Entry::Int80, nr: i32::try_from(row.number).ok()?, args, address, memory })
+        }
+    }
+}
+
+/// The pointer at the beginning of some bytes; 0 if there are too few.
+pub fn word_at(abi: Abi, bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    let size = abi.word_size();
+    if let Some(bytes) = bytes.get(..size) {
+        word[..size].copy_from_slice(bytes);
+    }
+    u64::from_le_bytes(word)
 }
 
 /// Reads an array of string addresses that ends in a null pointer.
@@ -226,26 +280,28 @@ pub fn layout(stack: u64, instead: &Instead) -> ([u64; 6], u64, Vec<u8>) {
 /// # Errors
 /// - `EFAULT`: not readable.
 /// - `E2BIG`: more than a program can be given.
-pub fn read_pointers(tid: u32, address: u64) -> Result<Vec<u64>> {
+pub fn read_pointers(call: &Call, address: u64) -> Result<Vec<u64>> {
     const MOST: usize = 1 << 18;
+    let abi = call.request.abi;
+    let size = abi.word_size();
     let mut out = Vec::new();
     if address == 0 {
         return Ok(out);
     }
     let mut at = address;
     loop {
-        let page = usize::try_from(4096 - at % 4096).unwrap_or(4096).max(8);
-        let bytes = crate::guest::read_some(tid, at, page)?;
-        if bytes.len() < 8 {
+        let page = usize::try_from(4096 - at % 4096).unwrap_or(4096).max(size);
+        let bytes = crate::guest::read_some(call.tid(), at, page)?;
+        if bytes.len() < size {
             return Err(Errno::FAULT);
         }
-        for word in bytes.chunks_exact(8) {
-            let pointer = u64::from_ne_bytes(word.try_into().unwrap_or_default());
+        for word in bytes.chunks_exact(size) {
+            let pointer = word_at(abi, word);
             if pointer == 0 {
                 return Ok(out);
             }
             out.push(pointer);
-            at = at.wrapping_add(8);
+            at = at.wrapping_add(size as u64);
         }
         if out.len() > MOST {
             return Err(Errno::TOOBIG);
@@ -268,7 +324,7 @@ mod tests {
             ],
         };
         let stack = 0x7fff_0000_0000u64;
-        let (args, address, memory) = layout(stack, &instead);
+        let Laid { args, address, memory, .. } = layout(Abi::X86_64, stack, &instead).unwrap();
         assert!(address + memory.len() as u64 + 128 <= stack && address % 16 == 0);
         assert_eq!(args[0], address);
         assert_eq!(args[2], 9);
@@ -285,11 +341,30 @@ mod tests {
             nr: 46,
             arguments: vec![Argument::Word(3), Argument::Bytes(header, vec![(8, b"name".to_vec())])],
         };
-        let (args, address, memory) = layout(0x7fff_0000_0000, &instead);
+        let Laid { args, address, memory, .. } = layout(Abi::X86_64, 0x7fff_0000_0000, &instead).unwrap();
         assert_eq!(args[0], 3);
         let header = usize::try_from(args[1] - address).unwrap();
         let pointer = u64::from_ne_bytes(memory[header + 8..header + 16].try_into().unwrap());
         let name = usize::try_from(pointer - address).unwrap();
         assert_eq!((&memory[name..name + 4], memory[header + 16]), (b"name".as_slice(), 5));
+    }
+
+    #[test]
+    fn calls_of_32_bit_programs_have_their_own_numbers_and_pointers() {
+        let instead = Instead {
+            nr: 59,
+            arguments: vec![
+                Argument::String(b"/x".to_vec()),
+                Argument::Strings(vec![Element::New(b"a".to_vec()), Element::There(7)]),
+                Argument::Word(9),
+            ],
+        };
+        let abi = Abi::I386(i386::Form::Wide);
+        let Laid { entry, nr, args, address, memory } = layout(abi, 0xfff0_0000, &instead).unwrap();
+        assert_eq!((entry, nr, args[0], args[2]), (Entry::Int80, 11, address, 9));
+        let array = usize::try_from(args[1] - address).unwrap();
+        let word = |i: usize| word_at(abi, &memory[array + 4 * i..]);
+        assert_eq!((word(0), word(1), word(2)), (address + 3, 7, 0));
+        assert!(layout(abi, 0x7fff_0000_0000, &instead).is_none());
     }
 }

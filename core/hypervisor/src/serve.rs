@@ -13,6 +13,7 @@ use umvu_interface::Errno;
 use umvu_sys::seccomp::Received;
 
 use crate::call::{Call, Fail, Outcome, Reply};
+use crate::entry::Request;
 use crate::supervisor::Supervisor;
 
 /// How long a worker may be in one call before another takes over the waiting.
@@ -185,7 +186,8 @@ fn handle(supervisor: &Arc<Supervisor>, notification: umvu_sys::seccomp::Notific
             return;
         }
     };
-    let call = Call { supervisor: supervisor.clone(), notification, state };
+    let request = Request::of(&notification);
+    let call = Call { supervisor: supervisor.clone(), notification, request, state };
     let outcome = guarded(&call, crate::handlers::dispatch);
     finish(call, outcome);
 }

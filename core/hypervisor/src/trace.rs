@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use parking_lot::Mutex;
+use umvu_table::i386::{self, Abi};
 
 use crate::call::{Call, Fail, Outcome, Reply};
 
@@ -50,7 +51,6 @@ impl Trace {
 pub fn describe(call: &Call, outcome: &Outcome) -> String {
     let tid = call.tid();
     let read = |address: u64, buffer: &mut [u8]| umvu_sys::guest::read_memory(tid, address, buffer).ok();
-    let number = u32::try_from(call.notification.nr).unwrap_or(u32::MAX);
     let (result, decision) = match outcome {
         Ok(Reply::Value(value)) => (Some(*value), "answered"),
         Ok(Reply::Descriptor(..)) => (None, "descriptor"),
@@ -61,10 +61,16 @@ pub fn describe(call: &Call, outcome: &Outcome) -> String {
         Err(Fail::Interrupted) => (Some(-512), "interrupted"),
         Err(Fail::Gone) => (None, "gone"),
     };
-    let row = umvu_table::row(number);
-    let text = match row {
-        Some(row) => umvu_table::trace::call(row, &call.notification.args, &read, result),
-        None => umvu_table::trace::unknown(number, &call.notification.args),
+    let row = call.request.number().and_then(umvu_table::row);
+    let arguments = &call.request.arguments;
+    let number = u32::from_ne_bytes(call.notification.nr.to_ne_bytes());
+    let text = match (call.request.abi, row) {
+        (Abi::X86_64, Some(row)) => umvu_table::trace::call(row, arguments, &read, result),
+        (Abi::X86_64, None) => umvu_table::trace::unknown(number, arguments),
+        (abi, row) => match (i386::row(number), row) {
+            (Some(own), Some(row)) => umvu_table::trace::call_of_i386(own.name, abi, row, arguments, &read, result),
+            _ => format!("i386:{}", umvu_table::trace::unknown(number, arguments)),
+        },
     };
     match (result, row) {
         (Some(value), Some(row)) => format!("{text} = {} <{decision}>", umvu_table::trace::result(row, value)),

@@ -41,7 +41,7 @@ pub fn reconsider(call: &Call, outcome: Outcome) -> Outcome {
     if !matches!(outcome, Err(Fail::Errno(Errno::PERM | Errno::ACCESS))) || !is_unreadable(call) {
         return outcome;
     }
-    let name = u32::try_from(call.notification.nr).ok().and_then(umvu_table::row).map_or("", |row| row.name);
+    let name = call.request.number().and_then(umvu_table::row).map_or("", |row| row.name);
     let reads = match name {
         "open" => opens_to_read(call.u32(1)),
         "openat" => opens_to_read(call.u32(2)),

@@ -7,7 +7,7 @@
 //! 2. answer the call with an error, whose value nobody will see;
 //! 3. [`Redirect::wait_stop`]: the thread stops before it returns to its program;
 //! 4. change the registers, for a call that is to be made in place of the old one with [`reissue`];
-//! 5. [`Redirect::detach`]: the thread runs its `syscall` instruction again, and that call is notified again.
+//! 5. [`Redirect::detach`]: the thread runs its instruction for a call again, and that call is notified again.
 //!
 //! A signal handler of the guest may run between 5 and the second notification. It may overwrite all memory below the
 //! stack pointer, so what the new arguments point to is written when the second notification has come, just before it
@@ -24,8 +24,20 @@ use crate::{from_nix, guest, Errno};
 /// The registers of a stopped thread.
 pub type Regs = libc::user_regs_struct;
 
-/// The length of the `syscall` instruction, in bytes.
+/// The length of the `syscall` and the `int 0x80` instruction, in bytes.
+///
+/// A thread that used `sysenter` is taken to be behind an `int 0x80` that its vDSO has for this:
+/// arch/x86/entry/common.c, do_fast_syscall_32.
 const SYSCALL_LENGTH: u64 = 2;
+
+/// By which instruction a thread made its call, and so in which registers the arguments are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// `syscall`, with the numbers of x86_64.
+    Syscall,
+    /// `int 0x80`, with the numbers of i386.
+    Int80,
+}
 
 /// `__WALL` of linux/wait.h: also threads that are not leaders.
 const WALL: u32 = linux_raw_sys::general::__WALL;
@@ -230,11 +242,14 @@ fn send(tid: u32, signal: i32) -> Result<(), Errno> {
 }
 
 /// Changes registers such that the thread makes a call in place of the one it has just returned from.
-pub fn reissue(regs: &mut Regs, nr: i64, args: [u64; 6]) {
+pub fn reissue(regs: &mut Regs, entry: Entry, nr: i64, args: [u64; 6]) {
     // a register has no sign
     regs.rax = nr as u64;
     // the kernel must not take the stop for the end of a call that wants a restart: arch/x86/kernel/signal.c
     regs.orig_rax = u64::MAX;
-    [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
+    match entry {
+        Entry::Syscall => [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args,
+        Entry::Int80 => [regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.rbp] = args,
+    }
     regs.rip = regs.rip.wrapping_sub(SYSCALL_LENGTH);
 }

@@ -3,6 +3,7 @@
 use umvu_interface::{
     Access, Capabilities, Credentials, Errno, FileKind, MountFlags, Result, SetAttr, SetTime, Stat, Timestamp,
 };
+use umvu_table::i386::{Abi, Form};
 
 use crate::call::{Call, EmptyPath, Outcome, Reply, DONE};
 use crate::handlers::open::permitted;
@@ -242,9 +243,9 @@ pub fn utime(call: &Call) -> Outcome {
     let times = if call.raw(1) == 0 {
         NOW
     } else {
-        let bytes: [u8; 16] = crate::guest::read_array(call.tid(), call.raw(1))?;
-        let second = |at: usize| SetTime::At(Timestamp { seconds: word(&bytes, at), nanoseconds: 0 });
-        (second(0), second(8))
+        let [access, modification] = numbers(call, call.raw(1))?;
+        let second = |seconds: i64| SetTime::At(Timestamp { seconds, nanoseconds: 0 });
+        (second(access), second(modification))
     };
     let text = call.path(0)?;
     let place = call.object(libc::AT_FDCWD, &text, Last::Follow)?;
@@ -268,8 +269,8 @@ fn microseconds(call: &Call, dirfd: i32, path: usize) -> Outcome {
     let times = if call.raw(path + 1) == 0 {
         NOW
     } else {
-        let bytes: [u8; 32] = crate::guest::read_array(call.tid(), call.raw(path + 1))?;
-        (microsecond(&bytes, 0)?, microsecond(&bytes, 16)?)
+        let [access, access_micro, modification, modification_micro] = numbers(call, call.raw(path + 1))?;
+        (microsecond(access, access_micro)?, microsecond(modification, modification_micro)?)
     };
     let place = if path == 1 && call.raw(1) == 0 {
         opened(call)?
@@ -280,13 +281,25 @@ fn microseconds(call: &Call, dirfd: i32, path: usize) -> Outcome {
     set_times(call, &place, times)
 }
 
-fn microsecond(bytes: &[u8], at: usize) -> Result<SetTime> {
-    let micro = u32::try_from(word(bytes, at + 8)).ok().filter(|m| *m < 1_000_000).ok_or(Errno::INVAL)?;
-    Ok(SetTime::At(Timestamp { seconds: word(bytes, at), nanoseconds: micro * 1000 }))
+fn microsecond(seconds: i64, micro: i64) -> Result<SetTime> {
+    let micro = u32::try_from(micro).ok().filter(|m| *m < 1_000_000).ok_or(Errno::INVAL)?;
+    Ok(SetTime::At(Timestamp { seconds, nanoseconds: micro * 1000 }))
 }
 
-fn word(bytes: &[u8], at: usize) -> i64 {
-    i64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap_or_default())
+/// Reads the numbers of a structure of times: signed, and as long as the form of the call has them.
+fn numbers<const N: usize>(call: &Call, address: u64) -> Result<[i64; N]> {
+    let is_short = matches!(call.request.abi, Abi::I386(Form::First | Form::Narrow));
+    let mut bytes = vec![0; N * if is_short { 4 } else { 8 }];
+    crate::guest::read_exact(call.tid(), address, &mut bytes)?;
+    let mut out = [0; N];
+    for (index, number) in out.iter_mut().enumerate() {
+        *number = if is_short {
+            i32::from_ne_bytes(bytes[4 * index..][..4].try_into().unwrap_or_default()).into()
+        } else {
+            i64::from_ne_bytes(bytes[8 * index..][..8].try_into().unwrap_or_default())
+        };
+    }
+    Ok(out)
 }
 
 const NOW: (SetTime, SetTime) = (SetTime::Now, SetTime::Now);
@@ -300,8 +313,13 @@ pub fn utimensat(call: &Call) -> Outcome {
     let times = if call.raw(2) == 0 {
         Ok(NOW)
     } else {
-        let bytes: [u8; 32] = crate::guest::read_array(call.tid(), call.raw(2))?;
-        nanosecond(&bytes, 0).and_then(|atime| Ok((atime, nanosecond(&bytes, 16)?)))
+        let [access, mut access_nano, modification, mut modification_nano] = numbers(call, call.raw(2))?;
+        if call.request.abi == Abi::I386(Form::Wide) {
+            // Above the 32 bits of such a program's `long` is padding: get_timespec64 of kernel/time/time.c.
+            access_nano &= 0xffff_ffff;
+            modification_nano &= 0xffff_ffff;
+        }
+        nanosecond(access, access_nano).and_then(|atime| Ok((atime, nanosecond(modification, modification_nano)?)))
     };
     // Both times kept: nothing else is checked.
     if times == Ok((SetTime::Keep, SetTime::Keep)) {
@@ -323,15 +341,15 @@ pub fn utimensat(call: &Call) -> Outcome {
     set_times(call, &place, times?)
 }
 
-fn nanosecond(bytes: &[u8], at: usize) -> Result<SetTime> {
+fn nanosecond(seconds: i64, nano: i64) -> Result<SetTime> {
     const UTIME_NOW: i64 = 0x3fff_ffff;
     const UTIME_OMIT: i64 = 0x3fff_fffe;
-    match word(bytes, at + 8) {
+    match nano {
         UTIME_NOW => Ok(SetTime::Now),
         UTIME_OMIT => Ok(SetTime::Keep),
         nano => {
             let nano = u32::try_from(nano).ok().filter(|n| *n < 1_000_000_000).ok_or(Errno::INVAL)?;
-            Ok(SetTime::At(Timestamp { seconds: word(bytes, at), nanoseconds: nano }))
+            Ok(SetTime::At(Timestamp { seconds, nanoseconds: nano }))
         }
     }
 }

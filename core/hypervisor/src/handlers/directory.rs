@@ -4,7 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use umvu_interface::{Access, Capabilities, DirEntry, Errno, FileKind, Result};
+use umvu_table::i386::{self, Abi};
 
+use crate::abi_i386;
 use crate::call::{Call, Outcome, Reply, DONE};
 use crate::guest::PATH_MAX;
 use crate::handlers::open::permitted;
@@ -14,7 +16,14 @@ use crate::resolve::{path_from_bottom, path_of, Last};
 
 /// `getdents(fd, entries, size)`: the type is the last byte of a record.
 pub fn getdents(call: &Call) -> Outcome {
-    list(call, Form::Old)
+    list(
+        call,
+        match call.request.abi {
+            Abi::X86_64 => Form::Old,
+            Abi::I386(i386::Form::First) => Form::One,
+            Abi::I386(_) => Form::Short,
+        },
+    )
 }
 
 /// `getdents64(fd, entries, size)`.
@@ -24,7 +33,13 @@ pub fn getdents64(call: &Call) -> Outcome {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
+    /// readdir(2) of 32-bit programs: one entry at a time.
+    One,
+    /// getdents(2) of 32-bit programs.
+    Short,
+    /// getdents(2).
     Old,
+    /// getdents64(2).
     Wide,
 }
 
@@ -44,13 +59,25 @@ fn list(call: &Call, form: Form) -> Outcome {
     let position = rustix::fs::seek(&fd, rustix::fs::SeekFrom::Current(0))?;
     let mut at = usize::try_from(position).map_err(|_| Errno::INVAL)?;
     let entries = listing(call, &open, at)?;
+    if form == Form::One {
+        let Some(entry) = entries.get(at) else { return DONE };
+        call.write(call.raw(1), &abi_i386::one_entry(entry, at)?)?;
+        rustix::fs::seek(fd.as_fd(), rustix::fs::SeekFrom::Start(at as u64 + 1))?;
+        return Ok(Reply::Value(1));
+    }
     let mut out = Vec::with_capacity(size.min(64 << 10));
     while at < entries.len() {
         let next = at + 1;
-        if !append(&mut out, &entries[at], next, size, form) {
-            break;
+        let fits = match form {
+            Form::Short => abi_i386::append_entry(&mut out, &entries[at], next, size),
+            _ => Ok(append(&mut out, &entries[at], next, size, form)),
+        };
+        match fits {
+            Ok(true) => at = next,
+            Ok(false) => break,
+            Err(errno) if out.is_empty() => return Err(errno.into()),
+            Err(_) => break,
         }
-        at = next;
     }
     if out.is_empty() && at < entries.len() {
         return Err(Errno::INVAL.into());
@@ -66,7 +93,8 @@ fn list_host(call: &Call, fd: &OwnedFd, form: Form) -> Outcome {
     let host = call.table().lowest_root().mount;
     let store = host.filesystem.as_any().downcast_ref::<umvu_host::HostFs>().and_then(umvu_host::HostFs::ownership);
     let uncertain = store.is_some_and(|store| store.may_have_other_types());
-    if !uncertain || form == Form::Old {
+    // The kernel tells 32-bit programs other positions than us.
+    if !uncertain || form != Form::Wide || call.request.abi != Abi::X86_64 {
         return Ok(Reply::Continue);
     }
     const NAME: usize = 19;

@@ -1,11 +1,14 @@
 //! The names of the system: uname, sethostname, setdomainname. The view's own, never the host's.
 
 use umvu_interface::{Capabilities, Errno};
+use umvu_table::i386::{Abi, Form};
 
 use crate::call::{Call, Outcome, Reply, DONE};
 
 /// Length of each field of `struct new_utsname`, with its NUL.
 const FIELD: usize = 65;
+/// Length of each field of `struct oldold_utsname`, with its NUL.
+const FIRST_FIELD: usize = 9;
 
 /// `uname(name)`.
 pub fn uname(call: &Call) -> Outcome {
@@ -21,16 +24,31 @@ pub fn uname(call: &Call) -> Outcome {
         &node,
         host.release().to_bytes(),
         host.version().to_bytes(),
-        host.machine().to_bytes(),
+        if is_32_bit(call) { b"i686" } else { host.machine().to_bytes() },
         &domain,
     ];
-    let mut bytes = vec![0; FIELD * fields.len()];
-    for (slot, field) in bytes.chunks_exact_mut(FIELD).zip(fields) {
-        let length = field.len().min(FIELD - 1);
+    // The older structures have no domain name.
+    let (size, count) = match call.request.abi {
+        Abi::X86_64 | Abi::I386(Form::Wide) => (FIELD, 6),
+        Abi::I386(Form::Narrow) => (FIELD, 5),
+        Abi::I386(Form::First) => (FIRST_FIELD, 5),
+    };
+    let mut bytes = vec![0; size * count];
+    for (slot, field) in bytes.chunks_exact_mut(size).zip(fields) {
+        let length = field.len().min(size - 1);
         slot[..length].copy_from_slice(&field[..length]);
     }
     call.write(call.raw(0), &bytes)?;
     DONE
+}
+
+/// Whether the process wants to be told of a 32-bit machine, as `setarch i686` has it: `override_architecture` of
+/// `kernel/sys.c`.
+fn is_32_bit(call: &Call) -> bool {
+    const PER_MASK: u32 = 0xff;
+    const PER_LINUX32: u32 = 8;
+    let text = std::fs::read_to_string(format!("/proc/{}/personality", call.tid())).unwrap_or_default();
+    u32::from_str_radix(text.trim(), 16).is_ok_and(|personality| personality & PER_MASK == PER_LINUX32)
 }
 
 /// `sethostname(name, length)`.

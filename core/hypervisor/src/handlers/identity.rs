@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use umvu_interface::{Capabilities, Credentials, Errno, Ids};
+use umvu_table::i386::{long_id, short_id};
 
 use crate::call::{Call, Outcome, Reply, DONE};
 use crate::guest;
@@ -19,28 +20,38 @@ macro_rules! faked {
     }};
 }
 
-fn id(value: u32) -> Outcome {
-    Ok(Reply::Value(i64::from(value)))
+/// The bytes of an id, as many as the form of the call has.
+fn bytes_of(call: &Call, id: u32) -> Vec<u8> {
+    if call.request.abi.has_short_ids() {
+        short_id(id).to_ne_bytes().to_vec()
+    } else {
+        id.to_ne_bytes().to_vec()
+    }
+}
+
+fn id(call: &Call, value: u32) -> Outcome {
+    let is_short = call.request.abi.has_short_ids();
+    Ok(Reply::Value(if is_short { short_id(value).into() } else { value.into() }))
 }
 
 /// `getuid()`.
 pub fn getuid(call: &Call) -> Outcome {
-    id(faked!(call).uid.real)
+    id(call, faked!(call).uid.real)
 }
 
 /// `geteuid()`.
 pub fn geteuid(call: &Call) -> Outcome {
-    id(faked!(call).uid.effective)
+    id(call, faked!(call).uid.effective)
 }
 
 /// `getgid()`.
 pub fn getgid(call: &Call) -> Outcome {
-    id(faked!(call).gid.real)
+    id(call, faked!(call).gid.real)
 }
 
 /// `getegid()`.
 pub fn getegid(call: &Call) -> Outcome {
-    id(faked!(call).gid.effective)
+    id(call, faked!(call).gid.effective)
 }
 
 /// `getresuid(ruid, euid, suid)`.
@@ -55,7 +66,7 @@ pub fn getresgid(call: &Call) -> Outcome {
 
 fn three(call: &Call, ids: Ids) -> Outcome {
     for (index, value) in [ids.real, ids.effective, ids.saved].into_iter().enumerate() {
-        call.write(call.raw(index), &value.to_ne_bytes())?;
+        call.write(call.raw(index), &bytes_of(call, value))?;
     }
     DONE
 }
@@ -228,7 +239,7 @@ pub fn setfsuid(call: &Call) -> Outcome {
         fix_fs_capabilities(&old, &mut new);
         become_(call, new)?;
     }
-    id(old.uid.fs)
+    Ok(Reply::Value(old.uid.fs.into()))
 }
 
 /// `setfsgid(gid)`: gives the old id, whatever happens.
@@ -241,7 +252,7 @@ pub fn setfsgid(call: &Call) -> Outcome {
         new.gid.fs = gid;
         become_(call, new)?;
     }
-    id(old.gid.fs)
+    Ok(Reply::Value(old.gid.fs.into()))
 }
 
 /// `getgroups(size, list)`.
@@ -255,7 +266,7 @@ pub fn getgroups(call: &Call) -> Outcome {
     if who.groups.len() > size {
         return Err(Errno::INVAL.into());
     }
-    let bytes: Vec<u8> = who.groups.iter().flat_map(|g| g.to_ne_bytes()).collect();
+    let bytes: Vec<u8> = who.groups.iter().flat_map(|g| bytes_of(call, *g)).collect();
     call.write(call.raw(1), &bytes)?;
     count
 }
@@ -268,10 +279,15 @@ pub fn setgroups(call: &Call) -> Outcome {
         return Err(Errno::PERM.into());
     }
     let count = usize::try_from(call.i32(0)).ok().filter(|c| *c <= NGROUPS_MAX).ok_or(Errno::INVAL)?;
-    let mut bytes = vec![0; count * 4];
+    let size = if call.request.abi.has_short_ids() { 2 } else { 4 };
+    let mut bytes = vec![0; count * size];
     guest::read_exact(call.tid(), call.raw(1), &mut bytes)?;
-    let word = |b: &[u8]| u32::from_ne_bytes(b.try_into().unwrap_or_default());
-    let mut groups: Vec<u32> = bytes.chunks_exact(4).map(word).collect();
+    let word = |b: &[u8]| match *b {
+        [a, b] => long_id(u16::from_ne_bytes([a, b]).into()),
+        [a, b, c, d] => u32::from_ne_bytes([a, b, c, d]),
+        _ => u32::MAX,
+    };
+    let mut groups: Vec<u32> = bytes.chunks_exact(size).map(word).collect();
     if groups.contains(&u32::MAX) {
         return Err(Errno::INVAL.into());
     }

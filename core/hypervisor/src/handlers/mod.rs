@@ -5,6 +5,7 @@
 use umvu_interface::Errno;
 
 use crate::call::{Call, Fail, Outcome, Reply};
+use crate::entry::Asked;
 
 mod attribute;
 mod directory;
@@ -29,11 +30,6 @@ mod view;
 mod watch;
 mod xattr;
 
-/// `AUDIT_ARCH_X86_64`.
-const ARCH: u32 = 0xc000_003e;
-/// Bit of the x32 entry.
-const X32: i32 = 0x4000_0000;
-
 macro_rules! handler {
     ($call:ident $name:ident allow) => {
         Ok(Reply::Continue)
@@ -54,8 +50,8 @@ macro_rules! dispatch {
         $(when_any_bits $word:literal [$mask:literal])?
         $($note:literal)?;)*
     ) => {
-        fn by_number(call: &Call) -> Option<Outcome> {
-            Some(match call.notification.nr {
+        fn by_number(call: &Call, number: u32) -> Option<Outcome> {
+            Some(match number {
                 $($number => handler!(call $name $tier $($subject)?),)*
                 _ => return None,
             })
@@ -67,25 +63,19 @@ umvu_table::for_each_syscall!(dispatch);
 
 /// Runs the handler of a call.
 pub fn dispatch(call: &Call) -> Outcome {
-    let nr = call.notification.nr;
     if let Some(resumed) = crate::redirect::resume(call) {
         return resumed;
     }
-    if call.notification.arch != ARCH || nr & X32 != 0 {
-        static WARNED: std::sync::Once = std::sync::Once::new();
-        WARNED.call_once(|| {
-            tracing::warn!(
-                tid = call.tid(),
-                "refused a call by the 32-bit or x32 entry: only 64-bit programs run in a view so far"
-            );
-        });
-        return Err(Fail::Errno(Errno::NOSYS));
-    }
-    if u32::try_from(nr) == Ok(umvu_table::VU_CALL) {
+    let number = match call.request.call {
+        Asked::Call(number) => number,
+        Asked::Native => return Ok(Reply::Continue),
+        Asked::Refused(errno) => return Err(errno.into()),
+    };
+    if number == umvu_table::VU_CALL {
         return view::call(call);
     }
-    by_number(call).unwrap_or_else(|| {
-        tracing::warn!(tid = call.tid(), nr, "refused a system call that the table does not know");
+    by_number(call, number).unwrap_or_else(|| {
+        tracing::warn!(tid = call.tid(), nr = number, "refused a system call that the table does not know");
         Err(Fail::Errno(Errno::NOSYS))
     })
 }

@@ -98,6 +98,9 @@ fn strict(flags: u64, mode: u64, resolve: u64) -> Result<How> {
     Ok(How { flags, mode: u32::try_from(mode).unwrap_or(0), resolve })
 }
 
+/// `O_LARGEFILE`, as the kernel has it.
+pub const LARGE_FILE: OFlags = OFlags::from_bits_retain(0o100_000);
+
 /// `VALID_OPEN_FLAGS` of the kernel; `FASYNC` and `O_LARGEFILE` have no names in rustix.
 fn known() -> OFlags {
     OFlags::ACCMODE
@@ -111,7 +114,7 @@ fn known() -> OFlags {
         | OFlags::DSYNC
         | OFlags::from_bits_retain(0o20_000)
         | OFlags::DIRECT
-        | OFlags::from_bits_retain(0o100_000)
+        | LARGE_FILE
         | OFlags::DIRECTORY
         | OFlags::NOFOLLOW
         | OFlags::NOATIME

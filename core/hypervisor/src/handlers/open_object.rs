@@ -5,11 +5,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use umvu_interface::{may_access, Access, Capabilities, Errno, FileKind, MountFlags, Opened, Result, SetAttr};
 use umvu_sys::seccomp::CloseOnExec;
+use umvu_table::i386::Abi;
 
+use crate::abi_i386::LARGEST_SMALL_FILE;
 use crate::call::{Call, Fail, Outcome, Reply};
 use crate::fs::proc::{text, ProcInode};
 use crate::handlers::attribute::without_set_ids;
 use crate::handlers::fifo;
+use crate::handlers::open::LARGE_FILE;
 use crate::mount::{Location, MountKind};
 use crate::resolve::ResolveFlags;
 
@@ -37,6 +40,15 @@ impl How {
         } else {
             CloseOnExec::No
         }
+    }
+
+    /// Whether a file may be larger than the offsets of a 32-bit program: `generic_file_open` of `fs/open.c`. Other
+    /// programs, and the calls that came later, always say so.
+    fn takes_large(&self, call: &Call) -> bool {
+        const OPEN: u32 = 2;
+        const OPENAT: u32 = 257;
+        let says = call.request.abi != Abi::X86_64 && matches!(call.request.number(), Some(OPEN | OPENAT));
+        !says || self.flags.contains(LARGE_FILE)
     }
 
     fn wants(&self) -> Access {
@@ -93,6 +105,9 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
         FileKind::Directory => return open_directory(call, place, how),
         FileKind::CharDevice if is_own_terminal(place, path)? => return Ok(Reply::Continue),
         _ => {}
+    }
+    if kind == FileKind::Regular && !how.takes_large(call) && place.inode.stat()?.size > LARGEST_SMALL_FILE {
+        return Err(Errno::OVERFLOW.into());
     }
     if let (Some(proc), false) = (place.inode.as_any().downcast_ref::<ProcInode>(), want.contains(Access::WRITE)) {
         if let Some(text) = text::of(call, proc)? {

@@ -1,11 +1,14 @@
 //! prctl, resource limits, namespaces: what a process asks about itself and the view must answer or watch.
 
 use umvu_interface::{Capabilities, Errno};
+use umvu_table::i386::{Abi, Form};
 
+use crate::abi_i386;
 use crate::call::{Call, Outcome, Reply, DONE};
 use crate::guest;
 
 const RLIMIT_LOCKS: u32 = 10;
+const PRLIMIT64: u32 = 302;
 
 /// `prctl(option, ...)`: only the options that the table names come here.
 pub fn prctl(call: &Call) -> Outcome {
@@ -57,8 +60,10 @@ fn may_filter(call: &Call, program: u64) -> Outcome {
     if call.state.has_no_new_privs || call.credentials().capable(Capabilities::SYS_ADMIN) {
         return Ok(Reply::Continue);
     }
-    let [low, high, ..]: [u8; 16] = guest::read_array(call.tid(), program)?;
-    if !(1..=MOST).contains(&u16::from_ne_bytes([low, high])) {
+    // `struct sock_fprog`: a length and a pointer.
+    let mut header = vec![0; 2 * call.request.abi.word_size()];
+    guest::read_exact(call.tid(), program, &mut header)?;
+    if !(1..=MOST).contains(&u16::from_ne_bytes([header[0], header[1]])) {
         return Err(Errno::INVAL.into());
     }
     Err(Errno::ACCESS.into())
@@ -164,11 +169,19 @@ pub fn getrlimit(call: &Call) -> Outcome {
 }
 
 fn write_limit(call: &Call, address: u64, soft: u64, hard: u64) -> Outcome {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&soft.to_ne_bytes());
-    bytes[8..].copy_from_slice(&hard.to_ne_bytes());
+    let bytes = match call.request.abi {
+        Abi::X86_64 => limits(soft, hard),
+        // prlimit64 has 64 bits everywhere.
+        Abi::I386(_) if call.request.number() == Some(PRLIMIT64) => limits(soft, hard),
+        Abi::I386(Form::Wide) => [soft, hard].map(|value| abi_i386::limit(value).to_ne_bytes()).concat(),
+        Abi::I386(_) => [soft, hard].map(|value| abi_i386::first_limit(value).to_ne_bytes()).concat(),
+    };
     call.write(address, &bytes)?;
     DONE
+}
+
+fn limits(soft: u64, hard: u64) -> Vec<u8> {
+    [soft, hard].map(u64::to_ne_bytes).concat()
 }
 
 /// `setrlimit(resource, limit)`.
@@ -179,10 +192,22 @@ pub fn setrlimit(call: &Call) -> Outcome {
     set_limit(call, call.raw(1))
 }
 
-fn set_limit(call: &Call, address: u64) -> Outcome {
+fn read_limit(call: &Call, address: u64) -> Result<(u64, u64), Errno> {
+    if call.request.abi != Abi::X86_64 && call.request.number() != Some(PRLIMIT64) {
+        let bytes: [u8; 8] = guest::read_array(call.tid(), address)?;
+        let value = |at: usize| match u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap_or_default()) {
+            u32::MAX => u64::MAX,
+            value => value.into(),
+        };
+        return Ok((value(0), value(4)));
+    }
     let bytes: [u8; 16] = guest::read_array(call.tid(), address)?;
-    let soft = u64::from_ne_bytes(bytes[..8].try_into().unwrap_or_default());
-    let hard = u64::from_ne_bytes(bytes[8..].try_into().unwrap_or_default());
+    let value = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+    Ok((value(0), value(8)))
+}
+
+fn set_limit(call: &Call, address: u64) -> Outcome {
+    let (soft, hard) = read_limit(call, address)?;
     if soft > hard {
         return Err(Errno::INVAL.into());
     }

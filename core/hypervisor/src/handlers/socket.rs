@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketType};
 use umvu_interface::{Access, Creation, Errno, Result};
+use umvu_table::i386::Abi;
 
 use crate::call::{Call, Fail, Outcome, Reply, DONE};
 use crate::escort::escorted;
@@ -16,7 +17,7 @@ use crate::handlers::exec::is_same_on_host;
 use crate::handlers::open::permitted;
 use crate::handlers::tree;
 use crate::mount::MountKind;
-use crate::redirect::{Argument, Instead};
+use crate::redirect::{word_at, Argument, Instead};
 use crate::resolve::{path_of, Last};
 use crate::socket_name::{self, Unnamed};
 
@@ -27,18 +28,39 @@ const SENDMMSG: u32 = 307;
 
 /// Offset of `sun_path`.
 const PATH_AT: usize = 2;
-/// `sizeof(struct msghdr)`, and where in it are the address, its length and the length of control messages.
-const HEADER: usize = 56;
-const NAME_LENGTH_AT: usize = 8;
-const VECTOR_AT: usize = 16;
-const CONTROL_LENGTH_AT: usize = 40;
-/// `sizeof(struct mmsghdr)`, and where in it is the count of bytes sent.
-const ENTRY: usize = 64;
-const SENT_AT: usize = 56;
+/// Where the parts of a message's header are; its address stands first.
+struct Header {
+    /// `sizeof(struct msghdr)`.
+    size: usize,
+    name_length: usize,
+    vector: usize,
+    vector_length: usize,
+    control_length: usize,
+    /// `sizeof(struct mmsghdr)`, and where in it is the count of bytes sent.
+    entry: usize,
+    sent: usize,
+}
+
+/// `struct user_msghdr` of linux/socket.h.
+const HEADER: Header =
+    Header { size: 56, name_length: 8, vector: 16, vector_length: 24, control_length: 40, entry: 64, sent: 56 };
+/// `struct compat_msghdr` of net/compat.h.
+const SHORT_HEADER: Header =
+    Header { size: 28, name_length: 4, vector: 8, vector_length: 12, control_length: 20, entry: 32, sent: 28 };
+
+impl Header {
+    fn of(abi: Abi) -> &'static Header {
+        match abi {
+            Abi::X86_64 => &HEADER,
+            Abi::I386(_) => &SHORT_HEADER,
+        }
+    }
+}
+
 /// So many messages of one call are taken, which is told to the guest as the kernel tells a full queue.
 const MESSAGES: u32 = 16;
 /// `UIO_MAXIOV`.
-const PIECES: u64 = 1024;
+const PIECES: usize = 1024;
 /// More than any datagram can have.
 const LARGEST: usize = 64 << 20;
 
@@ -124,20 +146,23 @@ pub fn sendmsg(call: &Call) -> Outcome {
         return Ok(Reply::Continue);
     }
     // The kernel says what is wrong with memory that cannot be read.
-    let Ok(mut header) = guest::read_array::<HEADER>(call.tid(), call.raw(1)) else { return Ok(Reply::Continue) };
+    let mut header = vec![0; Header::of(call.request.abi).size];
+    if guest::read_exact(call.tid(), call.raw(1), &mut header).is_err() {
+        return Ok(Reply::Continue);
+    }
     let Some(given) = path_in(call, &header) else { return Ok(Reply::Continue) };
     let Some(names) = target_of_message(call, &given)? else { return Ok(Reply::Continue) };
     call.check_alive()?;
     let (address, length) = address_of(&names);
-    put_length(&mut header, length);
+    put_length(call, &mut header, length);
     let flags = call.u32(2);
     let arguments = vec![
         Argument::Word(call.raw(0)),
-        Argument::Bytes(header.to_vec(), vec![(0, address)]),
+        Argument::Bytes(header.clone(), vec![(0, address)]),
         Argument::Word(flags.into()),
     ];
     escorted(Instead { nr: SENDMSG, arguments }, names, move |call, names| {
-        if word(&header, CONTROL_LENGTH_AT) != 0 {
+        if word(call, &header, Header::of(call.request.abi).control_length) != 0 {
             return Err(Errno::PERM.into());
         }
         send_for(call, names, &pieces_of(call, &header)?, flags)
@@ -150,11 +175,12 @@ pub fn sendmmsg(call: &Call) -> Outcome {
         return Ok(Reply::Continue);
     }
     let count = usize::try_from(call.u32(2).min(MESSAGES)).unwrap_or(0);
-    let Ok(mut entries) = guest::read_some(call.tid(), call.raw(1), count * ENTRY) else {
+    let Header { entry: size, sent: sent_at, .. } = *Header::of(call.request.abi);
+    let Ok(mut entries) = guest::read_some(call.tid(), call.raw(1), count * size) else {
         return Ok(Reply::Continue);
     };
-    entries.truncate(entries.len() / ENTRY * ENTRY);
-    let given: Vec<Option<Vec<u8>>> = entries.chunks_exact(ENTRY).map(|entry| path_in(call, entry)).collect();
+    entries.truncate(entries.len() / size * size);
+    let given: Vec<Option<Vec<u8>>> = entries.chunks_exact(size).map(|entry| path_in(call, entry)).collect();
     if given.iter().all(Option::is_none) {
         return Ok(Reply::Continue);
     }
@@ -171,17 +197,17 @@ pub fn sendmmsg(call: &Call) -> Outcome {
     };
     let Some(names) = target_of_message(call, first)? else { return Ok(Reply::Continue) };
     call.check_alive()?;
-    entries.truncate(same * ENTRY);
+    entries.truncate(same * size);
     let (address, length) = address_of(&names);
-    for (number, entry) in entries.chunks_exact_mut(ENTRY).enumerate() {
-        put_length(entry, length);
+    for (number, entry) in entries.chunks_exact_mut(size).enumerate() {
+        put_length(call, entry, length);
         // A datagram is sent whole or not at all: what the kernel will count is known before.
         let bytes = pieces_of(call, entry)?.iter().fold(0u64, |sum, (_, length)| sum.saturating_add(*length));
         let sent = u32::try_from(bytes).unwrap_or(u32::MAX).to_ne_bytes();
-        let at = call.raw(1).wrapping_add((number * ENTRY + SENT_AT) as u64);
+        let at = call.raw(1).wrapping_add((number * size + sent_at) as u64);
         call.write(at, &sent)?;
     }
-    let pointers = (0..same).map(|number| (number * ENTRY, address.clone())).collect();
+    let pointers = (0..same).map(|number| (number * size, address.clone())).collect();
     let arguments = vec![
         Argument::Word(call.raw(0)),
         Argument::Bytes(entries, pointers),
@@ -240,28 +266,29 @@ fn path_at(call: &Call, address: u64, length: i32) -> Option<Vec<u8>> {
 
 /// The path in a message's header.
 fn path_in(call: &Call, header: &[u8]) -> Option<Vec<u8>> {
-    let length = i32::from_ne_bytes(header[NAME_LENGTH_AT..NAME_LENGTH_AT + 4].try_into().ok()?);
-    path_at(call, word(header, 0), length)
+    let at = Header::of(call.request.abi).name_length;
+    let length = i32::from_ne_bytes(header[at..at + 4].try_into().ok()?);
+    path_at(call, word(call, header, 0), length)
 }
 
-fn word(bytes: &[u8], at: usize) -> u64 {
-    u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap_or_default())
+fn word(call: &Call, bytes: &[u8], at: usize) -> u64 {
+    word_at(call.request.abi, bytes.get(at..).unwrap_or_default())
 }
 
-fn put_length(header: &mut [u8], length: u64) {
+fn put_length(call: &Call, header: &mut [u8], length: u64) {
     let length = u32::try_from(length).unwrap_or(0);
-    header[NAME_LENGTH_AT..NAME_LENGTH_AT + 4].copy_from_slice(&length.to_ne_bytes());
+    let at = Header::of(call.request.abi).name_length;
+    header[at..at + 4].copy_from_slice(&length.to_ne_bytes());
 }
 
 /// The buffers of a message: address and length of each.
 fn pieces_of(call: &Call, header: &[u8]) -> Result<Vec<(u64, u64)>> {
-    let count = word(header, VECTOR_AT + 8);
-    if count > PIECES {
-        return Err(Errno::MSGSIZE);
-    }
-    let mut bytes = vec![0; usize::try_from(count * 16).unwrap_or(0)];
-    guest::read_exact(call.tid(), word(header, VECTOR_AT), &mut bytes)?;
-    Ok(bytes.chunks_exact(16).map(|piece| (word(piece, 0), word(piece, 8))).collect())
+    let layout = Header::of(call.request.abi);
+    let size = call.request.abi.word_size();
+    let count = usize::try_from(word(call, header, layout.vector_length)).ok().filter(|count| *count <= PIECES);
+    let mut bytes = vec![0; count.ok_or(Errno::MSGSIZE)? * 2 * size];
+    guest::read_exact(call.tid(), word(call, header, layout.vector), &mut bytes)?;
+    Ok(bytes.chunks_exact(2 * size).map(|piece| (word(call, piece, 0), word(call, piece, size))).collect())
 }
 
 /// A duplicate of the guest's socket and its type, if it is of the family.

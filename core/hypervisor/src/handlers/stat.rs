@@ -6,6 +6,7 @@ use std::sync::Arc;
 use umvu_interface::{
     may_access, Access, Credentials, Errno, FileKind, FsStat, Ids, InodeRef, MountFlags, Result, Stat,
 };
+use umvu_table::i386::{Abi, Form};
 
 use crate::call::{Call, EmptyPath, Outcome, Reply, DONE};
 use crate::fs::proc::ProcInode;
@@ -60,7 +61,7 @@ fn by_path(call: &Call, dirfd: i32, path: usize, out: usize, last: Last, empty: 
         return Ok(Reply::Continue);
     }
     let (stat, _) = find(call, dirfd, path, last, empty)?;
-    call.write(call.raw(out), &crate::abi::stat(&stat))?;
+    call.write(call.raw(out), crate::abi::stat_for(call.request.abi, &stat)?.as_bytes())?;
     DONE
 }
 
@@ -149,7 +150,7 @@ pub fn fstat(call: &Call) -> Outcome {
         return Ok(Reply::Continue);
     }
     let (stat, _) = of_descriptor(call, call.i32(0))?;
-    call.write(call.raw(1), &crate::abi::stat(&stat))?;
+    call.write(call.raw(1), crate::abi::stat_for(call.request.abi, &stat)?.as_bytes())?;
     DONE
 }
 
@@ -308,6 +309,7 @@ pub fn statfs(call: &Call) -> Outcome {
     if call.state.is_plain() {
         return Ok(Reply::Continue);
     }
+    check_size(call)?;
     let text = call.path(0)?;
     let place = call.object(libc::AT_FDCWD, &text, Last::Follow)?;
     write_statfs(call, &place)
@@ -318,9 +320,18 @@ pub fn fstatfs(call: &Call) -> Outcome {
     if call.state.is_plain() {
         return Ok(Reply::Continue);
     }
+    check_size(call)?;
     let fd = call.take_fd(call.i32(0))?;
     let place = call.supervisor.place_of(call, fd)?;
     write_statfs(call, &place)
+}
+
+/// statfs64(2) and fstatfs64(2) of 32-bit programs, which have a third argument, say how long the structure is.
+fn check_size(call: &Call) -> Result<()> {
+    if call.request.abi == Abi::I386(Form::Wide) && call.raw(2) != crate::abi_i386::WIDE_STATFS as u64 {
+        return Err(Errno::INVAL);
+    }
+    Ok(())
 }
 
 fn write_statfs(call: &Call, place: &Location) -> Outcome {
@@ -345,7 +356,7 @@ fn write_statfs(call: &Call, place: &Location) -> Outcome {
         let host = rustix::fs::fstatvfs(fd)?.f_flag.bits();
         flags |= host & (shown.bits() | ST_RELATIME | ST_NOSYMFOLLOW);
     }
-    call.write(call.raw(1), &crate::abi::statfs(&numbers, flags))?;
+    call.write(call.raw(1), crate::abi::statfs_for(call.request.abi, &numbers, flags)?.as_bytes())?;
     DONE
 }
 
@@ -355,9 +366,12 @@ pub fn ustat(call: &Call) -> Outcome {
         return Ok(Reply::Continue);
     }
     let numbers = statfs_of_device(call, u64::from(call.u32(0)))?;
-    let mut bytes = [0; 32];
+    // Two numbers, and two names of six bytes each.
+    let (size, files_at) = if call.request.abi == Abi::X86_64 { (32, 8) } else { (20, 4) };
+    let word = call.request.abi.word_size();
+    let mut bytes = vec![0; size];
     bytes[..4].copy_from_slice(&u32::try_from(numbers.blocks_free).unwrap_or(u32::MAX).to_ne_bytes());
-    bytes[8..16].copy_from_slice(&numbers.files_free.to_ne_bytes());
+    bytes[files_at..files_at + word].copy_from_slice(&numbers.files_free.to_ne_bytes()[..word]);
     call.write(call.raw(1), &bytes)?;
     DONE
 }

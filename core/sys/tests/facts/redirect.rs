@@ -8,7 +8,7 @@ use nix::sys::signal::SaFlags;
 use rustix::process::Signal;
 use umvu_sys::guest::write_memory;
 use umvu_sys::process::{exec, exit_now, fork, Forked};
-use umvu_sys::redirect::{reissue, Redirect};
+use umvu_sys::redirect::{reissue, Entry, Redirect};
 use umvu_sys::seccomp::Notification;
 use umvu_sys::Errno;
 
@@ -60,7 +60,7 @@ fn redirect(guest: &Guest, call: &Notification, index: usize, to: &CString, betw
     let place = (regs.rsp - RED_ZONE - u64::try_from(bytes.len()).unwrap()) & !15;
     let mut args = call.args;
     args[index] = place;
-    reissue(&mut regs, call.nr.into(), args);
+    reissue(&mut regs, Entry::Syscall, call.nr.into(), args);
     redirect.set_regs(&regs).unwrap();
     between();
     redirect.detach().unwrap();

@@ -262,7 +262,7 @@ rows! {
     175 rt_sigprocmask => allow;
     176 rt_sigpending => allow;
     177 rt_sigtimedwait => allow;
-    178 rt_sigqueueinfo => allow;
+    178 rt_sigqueueinfo => same;
     179 rt_sigsuspend => allow;
     180 pread64 => allow;
     181 pwrite64 => allow;

@@ -45,7 +45,7 @@ pub fn reset_dumpable(call: &Call) -> Result<()> {
 pub fn take_early(call: &Call, program: &Location, arrays: [u64; 2]) -> Result<()> {
     let Some(new) = after(call, program)? else { return reset_dumpable(call) };
     for array in arrays {
-        readable(call.tid(), array)?;
+        readable(call, array)?;
     }
     call.check_alive().map_err(|_| Errno::SRCH)?;
     call.change_state(|state| {
@@ -63,10 +63,10 @@ pub fn is_secure(old: &Credentials, new: &Credentials) -> bool {
 }
 
 /// Checks that an array of strings can be read and passed on: `count` and `copy_strings` of `fs/exec.c`.
-pub fn readable(tid: u32, array: u64) -> Result<()> {
+pub fn readable(call: &Call, array: u64) -> Result<()> {
     const STRING_MAX: usize = 128 << 10;
-    for pointer in read_pointers(tid, array)? {
-        match crate::guest::read_string(tid, pointer, STRING_MAX) {
+    for pointer in read_pointers(call, array)? {
+        match crate::guest::read_string(call.tid(), pointer, STRING_MAX) {
             Ok(_) => {}
             Err(Errno::NAMETOOLONG) => return Err(Errno::TOOBIG),
             Err(errno) => return Err(errno),

@@ -147,8 +147,8 @@ fn execute(call: &Call, place: Location, asked: &Asked) -> Outcome {
     match find(call, place, asked) {
         // Arguments are copied before the program is looked into.
         Err(Fail::Errno(errno)) if errno != Errno::ACCESS => {
-            identity::readable(call.tid(), asked.arrays[0])?;
-            identity::readable(call.tid(), asked.arrays[1])?;
+            identity::readable(call, asked.arrays[0])?;
+            identity::readable(call, asked.arrays[1])?;
             Err(errno.into())
         }
         other => other,

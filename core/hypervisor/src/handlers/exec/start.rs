@@ -43,7 +43,7 @@ impl Target {
             return Ok(Argument::Word(asked.arrays[0]));
         }
         let new = self.prefix.iter().cloned().map(Element::New);
-        let old = read_pointers(call.tid(), asked.arrays[0])?.into_iter().skip(1);
+        let old = read_pointers(call, asked.arrays[0])?.into_iter().skip(1);
         Ok(Argument::Strings(new.chain(old.map(Element::There)).collect()))
     }
 }

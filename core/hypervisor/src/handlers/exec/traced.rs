@@ -39,7 +39,7 @@ pub fn put_path(call: &Call, path: &[u8]) -> Result<()> {
 
 /// Which argument the path is: that of execveat follows a descriptor, which an absolute path has no use for.
 fn path_argument(call: &Call) -> usize {
-    usize::from(u32::try_from(call.notification.nr) != Ok(super::EXECVE))
+    usize::from(call.request.number() != Some(super::EXECVE))
 }
 
 /// The parent, if it waits for the end of a vfork(2) of `tid`.
@@ -78,8 +78,8 @@ fn touches_arguments(call: &Call, range: &std::ops::Range<u64>) -> Result<bool> 
     let meets = |start: u64, length: u64| start < range.end && range.start < start.saturating_add(length);
     let path = path_argument(call);
     for array in [call.raw(path + 1), call.raw(path + 2)] {
-        let pointers = read_pointers(call.tid(), array)?;
-        if meets(array, 8 * (pointers.len() as u64 + 1)) {
+        let pointers = read_pointers(call, array)?;
+        if meets(array, call.request.abi.word_size() as u64 * (pointers.len() as u64 + 1)) {
             return Ok(true);
         }
         for pointer in pointers {
