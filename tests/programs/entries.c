@@ -1,4 +1,4 @@
-// The ways into the kernel that are not the 64-bit one: each must answer ENOSYS, whatever is asked.
+// Ways into the kernel that a view keeps shut: each must answer ENOSYS, whatever is asked.
 // Prints "refused", or what came through.
 #include <errno.h>
 #include <stdio.h>
@@ -8,14 +8,6 @@
 #include <unistd.h>
 
 #define X32 0x40000000
-
-static long int80(long number, long a, long b, long c)
-{
-	long result;
-
-	__asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(a), "c"(b), "d"(c) : "memory", "r8", "r9", "r10", "r11");
-	return result;
-}
 
 static int expect(const char *name, long result, long wanted)
 {
@@ -27,17 +19,11 @@ static int expect(const char *name, long result, long wanted)
 
 int main(int argc, char **argv)
 {
-	/* 32-bit entry can pass only low addresses. */
 	char *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 	int wrong = 0;
 
 	strcpy(low, "/etc/passwd");
-	if (argc > 1 && strcmp(argv[1], "int80") == 0) {
-		wrong |= expect("i386 getpid", int80(20, 0, 0, 0), -ENOSYS);
-		wrong |= expect("i386 open", int80(5, (long)low, 0, 0), -ENOSYS);
-		wrong |= expect("i386 stat64", int80(195, (long)low, (long)low + 100, 0), -ENOSYS);
-		wrong |= expect("i386 setuid", int80(23, 0, 0, 0), -ENOSYS);
-	} else if (argc > 1 && strcmp(argv[1], "x32") == 0) {
+	if (argc > 1 && strcmp(argv[1], "x32") == 0) {
 		wrong |= expect("x32 open", syscall(X32 | SYS_open, low, 0), -1) || errno != ENOSYS;
 		wrong |= expect("x32 openat", syscall(X32 | SYS_openat, -100, low, 0), -1) || errno != ENOSYS;
 		wrong |= expect("x32 getpid", syscall(X32 | SYS_getpid), -1) || errno != ENOSYS;

@@ -21,7 +21,7 @@ pub mod watch;
 
 pub use assert::{fails, works};
 pub use place::Place;
-pub use program::program;
+pub use program::{program, program_for_i386, Linking};
 pub use runner::{Finished, Runner};
 pub use terminal::Terminal;
 
@@ -31,19 +31,37 @@ pub use terminal::Terminal;
 /// behaviours! {
 ///     in_guest at EVERYWHERE { a_fact, another_fact }
 ///     from_outside at ORDINARY { a_third_fact }
+///     from_outside at ORDINARY if umvu_tests::program::has_i386_compiler { skipped_and_counted_otherwise }
 /// }
 /// ```
 #[macro_export]
 macro_rules! behaviours {
-    ($($kind:ident at $places:ident { $($name:ident),* $(,)? })*) => {
+    (@ $kind:ident $places:ident $needed:tt $($name:ident)*) => {
+        vec![$($crate::suite::Behaviour {
+            name: stringify!($name),
+            places: $crate::place::$places,
+            body: $crate::suite::Body::$kind($name),
+            needs: $crate::needs!($needed),
+        }),*]
+    };
+    ($($kind:ident at $places:ident $(if $needed:path)? { $($name:ident),* $(,)? })*) => {
         fn main() -> std::process::ExitCode {
-            $crate::suite::main(env!("CARGO_CRATE_NAME"), &[
-                $($($crate::suite::Behaviour {
-                    name: stringify!($name),
-                    places: $crate::place::$places,
-                    body: $crate::suite::Body::$kind($name),
-                },)*)*
-            ])
+            $crate::suite::main(
+                env!("CARGO_CRATE_NAME"),
+                &[$($crate::behaviours!(@ $kind $places ($($needed)?) $($name)*)),*].concat(),
+            )
         }
+    };
+}
+
+/// What behaviours need: nothing, or what a function finds.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! needs {
+    (()) => {
+        || true
+    };
+    (($needed:path)) => {
+        $needed
     };
 }

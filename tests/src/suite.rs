@@ -32,6 +32,8 @@ pub struct Behaviour {
     pub places: &'static [Place],
     /// The function.
     pub body: Body,
+    /// Says whether the machine has what it needs; it is skipped otherwise.
+    pub needs: fn() -> bool,
 }
 
 /// Runs a suite and returns the exit code of its executable.
@@ -85,6 +87,7 @@ fn trial(suite: &'static str, behaviour: Behaviour, place: Place, umvu: &Umvu, e
         Place::Online => !reaches_packages(),
         _ => place.is_inside() && matches!(umvu, Umvu::NotWrittenYet),
     };
+    let ignored = ignored || !(behaviour.needs)();
     Trial::test(name.clone(), move || expectation.judge(|| run(suite, behaviour, place, &name).map_err(Failed::from)))
         .with_ignored_flag(ignored)
 }

@@ -1,11 +1,10 @@
-//! The doors that a view keeps shut: other instruction sets, io_uring, calls that hand out what was
+//! The doors that a view keeps shut: the x32 entry, io_uring, calls that hand out what was
 //! never looked at, and the marks that the supervisor reads.
 
 use umvu_tests::{behaviours, program, Runner};
 
 behaviours! {
     from_outside at INSIDE {
-        the_32_bit_entry_is_refused,
         the_x32_entry_is_refused,
         io_uring_and_unknown_calls_are_refused,
         file_handles_do_not_open_files,
@@ -20,14 +19,6 @@ behaviours! {
         many_processes_at_once_work,
         signals_in_the_middle_of_calls_lose_nothing,
         every_call_runs_once,
-    }
-}
-
-fn the_32_bit_entry_is_refused(r: &Runner) {
-    // A kernel without 32-bit emulation kills the program itself; then nothing can slip either.
-    let finished = r.run([program("entries").as_os_str(), "int80".as_ref()]);
-    if finished.shell_status() != 139 {
-        assert_eq!(finished.line(), "refused");
     }
 }
 
