@@ -15,6 +15,11 @@ behaviours! {
         a_killed_supervisor_loses_nothing_synced,
         a_killed_supervisor_leaves_no_directory,
         a_killed_front_takes_the_view_along,
+        a_killed_guard_takes_the_view_along,
+        a_killed_supervisor_takes_a_daemon_along,
+        a_killed_process_group_takes_a_daemon_along,
+        no_call_fails_when_the_supervisor_is_killed,
+        a_daemon_holds_nothing_of_who_started_umvu,
         nothing_is_left_running_after_the_last_guest,
         a_view_inside_a_view_is_transparent,
         three_views_deep_works,
@@ -23,6 +28,7 @@ behaviours! {
         ten_thousand_processes_leave_the_supervisor_as_it_was,
     }
     from_outside at ORDINARY {
+        a_signal_to_the_process_alone_comes,
         two_views_at_once_do_not_meet,
     }
     from_outside at COW {
@@ -63,15 +69,25 @@ fn start(r: &Runner, script: &str) -> (Started, String) {
     (Started(child), String::from_utf8(line).expect("plain text"))
 }
 
-/// Finds the supervisor among the children of the front process.
+/// Finds the child of a process by its name.
+fn child_of(parent: i32, name: &str) -> i32 {
+    let pids = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("the children");
+    let has_name =
+        |pid: &&str| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim_end() == name);
+    let pid = pids.split_whitespace().find(has_name);
+    pid.unwrap_or_else(|| panic!("no {name} among {pids:?}")).parse().expect("a pid")
+}
+
+fn pid_of(started: &Started) -> i32 {
+    i32::try_from(started.0.id()).expect("a pid")
+}
+
+fn guard_of(front: &Started) -> i32 {
+    child_of(pid_of(front), "vu-guard")
+}
+
 fn supervisor_of(front: &Started) -> i32 {
-    let front = &front.0;
-    let children = format!("/proc/{0}/task/{0}/children", front.id());
-    let pids = std::fs::read_to_string(&children).expect("the children of umvu");
-    let pid = pids.split_whitespace().find(|pid| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == "umvu-view")
-    });
-    pid.unwrap_or_else(|| panic!("no umvu-view among {pids:?}")).parse().expect("a pid")
+    child_of(guard_of(front), "umvu-view")
 }
 
 fn is_gone(pid: i32) -> bool {
@@ -138,6 +154,100 @@ fn a_killed_front_takes_the_view_along(r: &Runner) {
     for pid in pids.split(' ').map(|pid| pid.parse().expect("a pid")).chain([supervisor]) {
         wait_gone(pid);
     }
+}
+
+fn a_killed_guard_takes_the_view_along(r: &Runner) {
+    let (mut child, pids) = start(r, "sleep 1000 & echo $$ $!; read line");
+    let supervisor = supervisor_of(&child);
+    kill(Pid::from_raw(guard_of(&child)), Signal::SIGKILL).expect("kill");
+    for pid in pids.split(' ').map(|pid| pid.parse().expect("a pid")).chain([supervisor]) {
+        wait_gone(pid);
+    }
+    assert_eq!(child.wait().code(), Some(137));
+}
+
+/// Starts a view in which a daemon outlives the command, and returns the supervisor and the daemon.
+fn start_daemon(r: &Runner, daemon: &str) -> (i32, i32) {
+    let script = format!(
+        "setsid sh -c 'echo $$ > pid; {daemon}' <&- >&- 2>&- & until [ -s pid ]; do :; done; cat pid; read line"
+    );
+    let (mut child, pid) = start(r, &script);
+    let supervisor = supervisor_of(&child);
+    let guard = guard_of(&child);
+    std::io::Write::write_all(child.0.stdin.as_mut().expect("a pipe"), b"go\n").expect("a reader");
+    assert!(child.wait().success());
+    // The front has returned, and both go on without it.
+    assert!(!is_gone(guard) && !is_gone(supervisor));
+    (supervisor, pid.parse().expect("a pid"))
+}
+
+fn a_killed_supervisor_takes_a_daemon_along(r: &Runner) {
+    let (supervisor, daemon) = start_daemon(r, "sleep 1000 & while :; do sleep 0.1; done");
+    kill(Pid::from_raw(supervisor), Signal::SIGKILL).expect("kill");
+    wait_gone(daemon);
+}
+
+fn a_killed_process_group_takes_a_daemon_along(r: &Runner) {
+    let (mut child, pid) = start(r, "setsid sleep 1000 <&- >&- 2>&- & echo $!; read line");
+    let supervisor = supervisor_of(&child);
+    nix::sys::signal::killpg(Pid::from_raw(pid_of(&child)), Signal::SIGKILL).expect("kill");
+    child.wait();
+    wait_gone(pid.parse().expect("a pid"));
+    wait_gone(supervisor);
+}
+
+fn no_call_fails_when_the_supervisor_is_killed(r: &Runner) {
+    // The shell itself makes the calls, and writes to a pipe what a failure looks like.
+    let script = "echo there > file; echo ready; while :; do [ -e file ] || echo failed; done";
+    let (mut child, _) = start(r, script);
+    let mut out = child.0.stdout.take().expect("a pipe");
+    kill(Pid::from_raw(supervisor_of(&child)), Signal::SIGKILL).expect("kill");
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut out, &mut said).expect("what it says");
+    assert_eq!(said, "");
+    assert!(!child.wait().success());
+}
+
+fn a_daemon_holds_nothing_of_who_started_umvu(r: &Runner) {
+    let daemon = "setsid sleep 1000 <&- >&- 2>&- 3>&- & echo $! 1>&3";
+    let mut line = vec!["sh".into(), "-c".into(), "exec 3>&1 >/dev/null; exec \"$@\"".into(), "sh".into()];
+    line.extend(r.command_line(["sh", "-c", daemon]));
+    // To its end means: until nobody holds the pipe.
+    let daemon = watch::finish(r.outside(&line), &[], HANG).unwrap_or_else(|why| panic!("{why}")).line();
+    let daemon = daemon.parse().expect("a pid");
+    assert!(!is_gone(daemon));
+    kill(Pid::from_raw(daemon), Signal::SIGKILL).expect("kill");
+    wait_gone(daemon);
+}
+
+/// A bash that counts signals, one line for each, until its input ends.
+const COUNTING: &str = "trap 'echo usr1 >> got' USR1; trap 'echo term >> got' TERM; \
+     echo ready; until read -t 0.05 line || [ $? -le 128 ]; do :; done; cat got";
+
+fn counted(mut child: Started) -> String {
+    drop(child.0.stdin.take());
+    let mut said = String::new();
+    std::io::Read::read_to_string(child.0.stdout.as_mut().expect("a pipe"), &mut said).expect("what it got");
+    child.wait();
+    said
+}
+
+fn wait_for_file(path: &std::path::Path, lines: usize) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::fs::read_to_string(path).unwrap_or_default().lines().count() < lines {
+        assert!(Instant::now() < deadline, "{lines} signals, but {:?}", std::fs::read_to_string(path));
+        std::thread::yield_now();
+    }
+}
+
+fn a_signal_to_the_process_alone_comes(r: &Runner) {
+    let (child, _) = start(r, COUNTING);
+    let pid = Pid::from_raw(pid_of(&child));
+    for (signal, lines) in [(Signal::SIGUSR1, 1), (Signal::SIGTERM, 2)] {
+        kill(pid, signal).expect("kill");
+        wait_for_file(&r.dir().join("got"), lines);
+    }
+    assert_eq!(counted(child), "usr1\nterm\n");
 }
 
 fn nothing_is_left_running_after_the_last_guest(r: &Runner) {

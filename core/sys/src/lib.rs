@@ -13,6 +13,7 @@
 
 pub mod file;
 pub mod guest;
+pub mod inherited;
 pub mod process;
 pub mod redirect;
 pub mod seccomp;

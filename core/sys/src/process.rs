@@ -191,6 +191,20 @@ pub fn on_signal_interrupt(signal: Signal) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Sends a signal to a process by number, also one of those for real time, which have no names: kill(2).
+///
+/// # Errors
+/// - `EINVAL`: not a signal, or not the number of one process.
+/// - `ESRCH`: there is no such process.
+/// - `EPERM`: it is another user's.
+pub fn send_signal(pid: i32, signal: i32) -> Result<(), Errno> {
+    if pid <= 0 {
+        return Err(Errno::INVAL);
+    }
+    // SAFETY: two numbers are passed by value.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
 /// Sends a signal to a thread of the calling process: tgkill(2).
 ///
 /// # Errors
