@@ -11,6 +11,7 @@ macro_rules! facts {
                 threads_of_both_kinds_find_their_files,
                 a_64_bit_program_may_call_by_the_32_bit_table,
             }
+            from_outside at ROOT if umvu_tests::program::has_i386_compiler { a_root_of_their_own_is_enough }
             from_outside at PLAIN if umvu_tests::program::has_i386_compiler { the_trace_shows_their_calls }
         }
 
@@ -94,4 +95,15 @@ fn the_trace_shows_their_calls(r: &Runner) {
     let program = program_for_i386("status", Linking::Static);
     let script = r#"umvu -N --trace=trace -- "$0" bad_pointers_are_efault >/dev/null; grep -c 'i386:stat64("missing", 0x8)' trace"#;
     assert_eq!(r.outside_text(&["sh", "-ec", script, &program.display().to_string()]), "1");
+}
+
+/// A root with a loader where the host has none, and a library of its own.
+fn a_root_of_their_own_is_enough(r: &Runner) {
+    let dynamic = program_for_i386("programs", Linking::Dynamic);
+    let fixed = program_for_i386("programs", Linking::Static);
+    let script = r#"mkdir -p root/own root/lib32 root/bin; cp /lib/ld-linux.so.2 root/own/ld-linux.so.2; cp /lib32/libc.so.6 root/lib32/
+        cp "$1" root/bin/static; sed 's,/lib/ld-linux.so.2,/own/ld-linux.so.2,' < "$0" > root/bin/dynamic; chmod +x root/bin/*
+        chroot root /bin/static nothing_is_asked; cd root; chroot . bin/dynamic nothing_is_asked; chroot . bin/dynamic copies_of_programs_run"#;
+    let words = ["bash".as_ref(), "-euc".as_ref(), script.as_ref(), dynamic.as_os_str(), fixed.as_os_str()];
+    assert_eq!(r.run(words).line(), "so it is\nso it is\nso it is");
 }

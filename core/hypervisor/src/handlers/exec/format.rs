@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use umvu_interface::{Errno, Result};
 
-use super::open;
+use super::{open, other_loader};
 use crate::call::Call;
 use crate::elf::{self, Machine, Object, ReadAt};
 use crate::mount::Location;
@@ -17,8 +17,9 @@ const HEAD: usize = 256;
 pub enum Format {
     /// An ELF object that the loader can load, and its file.
     Elf(OwnedFd, Object),
-    /// A program that only the kernel can load: it may not be read, or is for another machine.
-    Opaque,
+    /// A program that only the kernel can load: it may not be read, or is for another machine. The interpreter that it
+    /// names is known of those for 32-bit x86.
+    Opaque(Option<Vec<u8>>),
     /// A script: interpreter and optional argument.
     Script(Vec<u8>, Option<Vec<u8>>),
     /// Something else.
@@ -34,7 +35,7 @@ pub fn of(call: &Call, place: &Location) -> Result<Format> {
     let file = match open(call, place) {
         Ok(file) => file,
         // Nothing can be said of it: the kernel reads it itself.
-        Err(Errno::ACCESS) => return Ok(Format::Opaque),
+        Err(Errno::ACCESS) => return Ok(Format::Opaque(None)),
         Err(errno) => return Err(errno),
     };
     let mut head = [0; HEAD];
@@ -47,7 +48,7 @@ pub fn of(call: &Call, place: &Location) -> Result<Format> {
         return Ok(Format::Unknown);
     }
     match elf::machine(head)? {
-        Machine::Foreign => Ok(Format::Opaque),
+        Machine::Foreign => Ok(Format::Opaque(other_loader::interpreter_of(&file, head))),
         Machine::Native => elf::object(&file, head).map(|object| Format::Elf(file, object)),
     }
 }

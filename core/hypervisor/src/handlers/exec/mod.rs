@@ -8,6 +8,7 @@
 mod format;
 mod identity;
 mod load;
+mod other_loader;
 mod start;
 mod traced;
 
@@ -181,8 +182,19 @@ fn find(call: &Call, place: Location, asked: &Asked) -> Outcome {
                 not_written(&file)?;
                 return start::load(call, asked, target, (file, object), interpreter, identity);
             }
-            Format::Opaque => {
+            Format::Opaque(interpreter) => {
+                let found = match &interpreter {
+                    None => None,
+                    Some(path) => {
+                        let found = call.object(libc::AT_FDCWD, path, Last::Follow)?;
+                        may_execute(call, &found)?;
+                        (!is_same_on_host(call, &found, libc::AT_FDCWD, path)).then_some(found)
+                    }
+                };
                 identity::take_early(call, &target.program, asked.arrays)?;
+                if let Some(interpreter) = found {
+                    return other_loader::start(call, asked, &target, &interpreter);
+                }
                 if native {
                     return Ok(Reply::Continue);
                 }

@@ -203,7 +203,7 @@ pub fn by_host_path(call: &Call, asked: &Asked, target: &Target) -> Outcome {
 }
 
 /// The path, or another one to the same file, that names the process as the caller did.
-fn named(call: &Call, name: &[u8], path: Vec<u8>) -> Vec<u8> {
+pub fn named(call: &Call, name: &[u8], path: Vec<u8>) -> Vec<u8> {
     if base_name(&path) == name || name.is_empty() {
         return path;
     }
@@ -217,7 +217,7 @@ fn named(call: &Call, name: &[u8], path: Vec<u8>) -> Vec<u8> {
 }
 
 /// The path by which the host's kernel reaches a file.
-fn host_path(place: &Location) -> Result<Vec<u8>> {
+pub fn host_path(place: &Location) -> Result<Vec<u8>> {
     let fd = place.inode.host_fd().ok_or(Errno::NOEXEC)?;
     let path = rustix::fs::readlink(crate::guest::proc_path(fd), Vec::new())?.into_bytes();
     let ours = rustix::fs::fstat(fd)?;
@@ -262,7 +262,7 @@ fn put_loader(call: &Call, asked: &Asked, target: &Target, order: Option<Order>,
 }
 
 /// Says why a traced process could not execute a program.
-fn refused(call: &Call, asked: &Asked) -> Result<()> {
+pub fn refused(call: &Call, asked: &Asked) -> Result<()> {
     tracing::warn!(
         tid = call.tid(),
         program = %asked.name().escape_ascii(),
