@@ -2,7 +2,7 @@
 //! name service: inside another root tree the host's would answer for the wrong system.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -97,8 +97,20 @@ impl Accounts {
 
 const DEFAULT_SHELL: &str = "/bin/sh";
 
+/// Longest file that is read, in bytes: the tree may be anybody's.
+const LONGEST: u64 = 64 << 20;
+
 fn file(path: &str) -> Result<Vec<u8>, Failure> {
-    match std::fs::read(Path::new(path)) {
+    let read = || {
+        // A FIFO would be waited for, and a device has no end.
+        if !Path::new(path).metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        let mut text = Vec::new();
+        std::fs::File::open(path)?.take(LONGEST).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    match read() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         read => read.map_err(|error| Failure::of(path, &error)),
     }

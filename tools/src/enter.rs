@@ -16,9 +16,9 @@ use umvu_protocol::Request;
 
 use crate::accounts::{Accounts, User};
 use crate::client::{Supervisor, View};
+use crate::plan::{Access, Bind, Changes, Plan, Root, Usual, Who};
 use crate::program;
 use crate::report::{complain, shown, Failure, Reason};
-use crate::root::{Access, Bind, Changes, Plan, Root, Usual, Who};
 
 /// Does what the plan says and becomes the command; returns only when something fails.
 pub fn run(plan: &Plan, command: &[OsString]) -> Failure {

@@ -13,10 +13,11 @@ use crate::enter;
 use crate::log::{self, Amount};
 use crate::modules::{self, MODULES};
 use crate::nested::{self, Stacked};
+use crate::plan::{self, Plan};
 use crate::program;
 use crate::rc::{self, Wanted};
 use crate::report::Failure;
-use crate::root::{self, Plan};
+use crate::root;
 use crate::start::{self, Config, Nesting, TraceTarget};
 
 /// Runs a command in a view: with a file tree, users, and whatever else its modules bring, of its own.
@@ -69,7 +70,7 @@ pub struct Options {
     root: root::RootOptions,
     #[arg(long = rc::RUN, hide = true)]
     run_rc: Vec<PathBuf>,
-    #[arg(long = root::ENTER, hide = true)]
+    #[arg(long = plan::ENTER, hide = true)]
     enter_root: Option<OsString>,
     /// What to run; options after it are its own
     #[arg(value_name = "COMMAND", trailing_var_arg = true, value_hint = ValueHint::CommandWithArguments)]

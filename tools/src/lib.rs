@@ -17,6 +17,7 @@ pub mod modules;
 pub mod mount;
 pub mod mount_words;
 pub mod nested;
+pub mod plan;
 pub mod program;
 pub mod rc;
 pub mod report;
