@@ -9,6 +9,7 @@ use umvu_interface::{Errno, Result};
 use crate::call::Call;
 use crate::fs::proc::{Jump, Magic};
 use crate::mount::Location;
+use crate::programs::Program;
 use crate::resolve::{path_of, MagicLinks};
 use crate::state::ProcessState;
 
@@ -97,7 +98,7 @@ impl Follower<'_> {
         let host = rustix::fs::readlink(&path, Vec::new())?.into_bytes();
         if let Magic::Exe(pid) = magic {
             if let Some(program) = self.call.supervisor.programs.of_process(*pid) {
-                return self.path_text(&program.place, program.shown.clone());
+                return self.program_text(&program);
             }
         }
         if let Magic::Cwd(pid) | Magic::Root(pid) = magic {
@@ -131,6 +132,19 @@ impl Follower<'_> {
             _ => 0,
         };
         Ok(self.call.supervisor.view_path(self.call, &host, mark).unwrap_or(host))
+    }
+
+    /// The path of a program that runs through the loader. A tree may know the path that it was found by, and not that
+    /// it was removed since; the host does.
+    fn program_text(&self, program: &Program) -> Result<Vec<u8>> {
+        let path = self.path_text(&program.place, program.shown.clone())?;
+        let host =
+            program.place.inode.host_fd().map(|fd| rustix::fs::readlink(crate::guest::proc_path(fd), Vec::new()));
+        let is_removed = host.is_some_and(|link| link.is_ok_and(|link| link.to_bytes().ends_with(DELETED)));
+        if is_removed && !path.ends_with(DELETED) {
+            return Ok([&path[..], DELETED].concat());
+        }
+        Ok(path)
     }
 
     /// The path of a place; `former` is what it was when it was entered.

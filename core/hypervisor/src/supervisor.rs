@@ -15,7 +15,7 @@ use crate::fs::proc::{text, ProcFs, ProcInode};
 use crate::guest::Threads;
 use crate::mount::{Location, Marks, Mount, MountKind, MountTable, NewMount, Origin, Superblock};
 use crate::placeholder::Placeholders;
-use crate::resolve::{path_of, strip_prefix};
+use crate::resolve::{path_from_bottom, strip_prefix};
 use crate::state::{ProcessState, States};
 use crate::view::View;
 
@@ -333,28 +333,45 @@ impl Supervisor {
     }
 
     /// The path in the caller's view of an object that the host knows as `host_path`; `mark` is that of a
-    /// descriptor of it, 0 when it has none.
+    /// descriptor of it, 0 when it has none. What is not below the caller's root is told from the root of the view, as
+    /// `d_path` of `fs/d_path.c` does.
     pub fn view_path(&self, call: &Call, host_path: &[u8], mark: i32) -> Option<Vec<u8>> {
         let table = call.table();
-        let root = call.root(&table);
-        let trees = table.mounts().iter().rev().filter(|m| m.kind == MountKind::Tree);
-        for mount in trees.filter(|m| mark == 0 || m.mark() == mark) {
-            let Some(inside) = mount.filesystem.path_of_host(host_path) else { continue };
-            let base = mount.root.path().ok()?;
-            let Some(below) = strip_prefix(&inside, &base) else { continue };
-            let top = path_of(&table, &root, &Location { mount: mount.clone(), inode: mount.root.clone() }).ok()??;
-            let mut path = top;
-            if path.last() != Some(&b'/') {
-                path.push(b'/');
-            }
-            path.extend_from_slice(below);
-            if below.is_empty() && path.len() > 1 {
-                path.pop();
-            }
-            return Some(path);
+        let found = path_in_trees(&table, host_path, mark);
+        if call.state.root.is_none() {
+            return found;
         }
-        None
+        let root = path_from_bottom(&table, &call.root(&table)).ok()?;
+        let path = found.unwrap_or_else(|| host_path.to_vec());
+        let below = strip_prefix(&path, if root == b"/" { b"" } else { &root });
+        Some(match below {
+            Some(b"") => b"/".to_vec(),
+            // The slash that was taken for a separator.
+            Some(below) if below.first() != Some(&b'/') => [b"/", below].concat(),
+            Some(below) => below.to_vec(),
+            None => path,
+        })
     }
+}
+
+/// The path, from the root of the view, of what a tree of the view shows of the host.
+fn path_in_trees(table: &MountTable, host_path: &[u8], mark: i32) -> Option<Vec<u8>> {
+    let trees = table.mounts().iter().rev().filter(|m| m.kind == MountKind::Tree);
+    for mount in trees.filter(|m| mark == 0 || m.mark() == mark) {
+        let Some(inside) = mount.filesystem.path_of_host(host_path) else { continue };
+        let base = mount.root.path().ok()?;
+        let Some(below) = strip_prefix(&inside, &base) else { continue };
+        let mut path = path_from_bottom(table, &Location::root_of(mount)).ok()?;
+        if path.last() != Some(&b'/') {
+            path.push(b'/');
+        }
+        path.extend_from_slice(below);
+        if below.is_empty() && path.len() > 1 {
+            path.pop();
+        }
+        return Some(path);
+    }
+    None
 }
 
 /// Finds what a descriptor names in a tree by the path that the host has for it now.

@@ -12,6 +12,7 @@ use umvu_interface::{
 
 use crate::mount::Location;
 
+mod maps;
 pub mod text;
 
 /// Where a link of `/proc` leads.

@@ -1,10 +1,12 @@
-//! The texts of `/proc` that a guest must see otherwise than the host: mounts, identity, file system types.
+//! The texts of `/proc` that a guest must see otherwise than the host: mounts, identity, file system types. Those that
+//! list mappings are in `maps`.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use umvu_interface::{Errno, Result, Stat};
 
+use super::maps;
 use crate::call::Call;
 use crate::fs::proc::ProcInode;
 use crate::listing::{self, Entry};
@@ -26,13 +28,15 @@ pub fn of(call: &Call, inode: &ProcInode) -> Result<Option<Vec<u8>>> {
         b"mountstats" => Some(Form::MountStats),
         _ => None,
     };
-    if form.is_none() && !matches!(name, b"status" | b"limits") && !name.starts_with(b"fdinfo/") {
+    let is_known = matches!(name, b"status" | b"limits") || maps::is_list(name) || name.starts_with(b"fdinfo/");
+    if form.is_none() && !is_known {
         return Ok(None);
     }
     let Some(state) = call.supervisor.state_of(pid) else { return Ok(None) };
     match (form, name) {
         // The host's own file can be polled for changes.
         (Some(_), _) if state.view.mounts.load().is_host() && state.root.is_none() => Ok(None),
+        (None, name) if maps::is_list(name) => maps::of(call, pid, name),
         (Some(form), _) => Ok(Some(list(call, &state, form))),
         (None, b"status") => status(call, &state, pid).map(Some),
         (None, b"limits") => limits(&state, pid).map(Some),
