@@ -38,6 +38,8 @@ type Alias = (Vec<u8>, Vec<u8>);
 pub struct Placeholders {
     place: OwnedFd,
     directory: PathBuf,
+    /// Where files lie that may be executed, if the directory is no place for them.
+    executables: Option<(OwnedFd, PathBuf)>,
     device: u64,
     inotify: OwnedFd,
     locks: Arc<Locks>,
@@ -70,6 +72,7 @@ impl Placeholders {
                         place,
                         locks,
                         awaits_ends: AtomicBool::new(false),
+                        executables: if is_noexec(&base) { executables(pid) } else { None },
                         directory,
                         device,
                         inotify: inotify::init(flags)?,
@@ -95,16 +98,21 @@ impl Placeholders {
         Ok((place, device))
     }
 
-    /// Makes a directory for this supervisor alone, beside the placeholders; what is left of it goes at the end.
+    /// Makes a directory for this supervisor alone, beside the placeholders or where what lies in it can be executed;
+    /// what is left of it goes at the end.
     ///
     /// # Errors
     /// - `ENOSPC`, `EMFILE`: the host's.
     pub fn make_directory(&self) -> Result<(OwnedFd, PathBuf)> {
         let name = format!("{}", self.serial.fetch_add(1, Ordering::Relaxed));
-        rustix::fs::mkdirat(&self.place, &name, Mode::RWXU)?;
+        let (place, directory) = match &self.executables {
+            Some((place, directory)) => (place, directory),
+            None => (&self.place, &self.directory),
+        };
+        rustix::fs::mkdirat(place, &name, Mode::RWXU)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.place, &name, flags, Mode::empty())?;
-        Ok((fd, self.directory.join(name)))
+        let fd = rustix::fs::openat(place, &name, flags, Mode::empty())?;
+        Ok((fd, directory.join(name)))
     }
 
     /// Gives a path of the host that leads to `target` and ends in `name`: the kernel names a process after the path
@@ -260,12 +268,26 @@ impl Placeholders {
         self.by_inode.iter().any(|open| open.location.mount.id == mount)
     }
 
-    /// Removes the private directory from the host.
+    /// Removes the private directories from the host.
     pub fn remove_directory(&self) {
-        if let Err(errno) = std::fs::remove_dir_all(&self.directory) {
-            tracing::debug!(directory = ?self.directory, %errno, "private directory not removed");
+        for directory in [Some(&self.directory), self.executables.as_ref().map(|(_, d)| d)].into_iter().flatten() {
+            if let Err(errno) = std::fs::remove_dir_all(directory) {
+                tracing::debug!(?directory, %errno, "private directory not removed");
+            }
         }
     }
+}
+
+/// Whether nothing below a directory can be executed, nor mapped as code.
+fn is_noexec(base: &std::path::Path) -> bool {
+    rustix::fs::statvfs(base).is_ok_and(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
+}
+
+/// Makes a private directory below the first place that is not mounted `noexec`, as `/dev/shm` is in many containers.
+fn executables(pid: u32) -> Option<(OwnedFd, PathBuf)> {
+    let fit = bases().filter(|base| !is_noexec(base));
+    fit.map(|base| base.join(format!("{PREFIX}{pid}-{:x}", nonce())))
+        .find_map(|directory| Placeholders::at(&directory).ok().map(|(place, _)| (place, directory)))
 }
 
 const PREFIX: &str = ".umvu-";
