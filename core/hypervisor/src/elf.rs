@@ -3,7 +3,7 @@
 //! nothing of views; reads from whatever can be read at offsets.
 
 use goblin::container::{Container, Ctx, Endian};
-use goblin::elf::header::{Header, EM_X86_64, ET_DYN, ET_EXEC};
+use goblin::elf::header::{Header, ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_DYN, ET_EXEC};
 use goblin::elf::program_header::{ProgramHeader, PF_R, PF_W, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD};
 use umvu_interface::{Errno, Result};
 use umvu_loader::plan::Segment;
@@ -81,32 +81,30 @@ pub struct Object {
     pub is_doomed: bool,
 }
 
-/// Says for which machine an object is, by its first bytes.
+/// Says for which machine an object is, by its first bytes. As to the kernel, which reads a header for x86_64 as one of
+/// 64 bits, whatever its class says: `elf_check_arch` of `arch/x86/include/asm/elf.h`.
 ///
 /// # Errors
 /// - `ENOEXEC`: neither a program nor a library, or broken.
 pub fn machine(head: &[u8]) -> Result<Machine> {
-    let header = parse_header(head)?;
-    let context = context(&header)?;
-    let is_native = header.e_machine == EM_X86_64 && context.container == Container::Big;
-    if is_native && context.le == Endian::Little {
-        return Ok(Machine::Native);
+    const MACHINE_AT: usize = 18;
+    match head.get(MACHINE_AT..MACHINE_AT + 2) {
+        Some(number) if *number == EM_X86_64.to_le_bytes() => parse_header(head).map(|_| Machine::Native),
+        Some(_) if goblin::elf::Elf::parse_header(head).is_ok() => Ok(Machine::Foreign),
+        _ => Err(Errno::NOEXEC),
     }
-    Ok(Machine::Foreign)
 }
 
 fn parse_header(head: &[u8]) -> Result<Header> {
-    let header = goblin::elf::Elf::parse_header(head).map_err(|_| Errno::NOEXEC)?;
+    const CLASS_AND_ORDER: usize = 4;
+    let mut bytes: [u8; HEADER_SIZE] = *head.first_chunk().ok_or(Errno::NOEXEC)?;
+    bytes[CLASS_AND_ORDER] = ELFCLASS64;
+    bytes[CLASS_AND_ORDER + 1] = ELFDATA2LSB;
+    let header = goblin::elf::Elf::parse_header(&bytes).map_err(|_| Errno::NOEXEC)?;
     if !matches!(header.e_type, ET_EXEC | ET_DYN) {
         return Err(Errno::NOEXEC);
     }
     Ok(header)
-}
-
-fn context(header: &Header) -> Result<Ctx> {
-    let container = header.container().map_err(|_| Errno::NOEXEC)?;
-    let endianness = header.endianness().map_err(|_| Errno::NOEXEC)?;
-    Ok(Ctx::new(container, endianness))
 }
 
 /// Reads an object for x86_64, whose first bytes are `head`.
@@ -163,7 +161,7 @@ fn program_headers(file: &impl ReadAt, header: &Header) -> Result<Vec<ProgramHea
     if file.read_at(header.e_phoff, &mut table) != Ok(size) {
         return Err(Errno::NOEXEC);
     }
-    ProgramHeader::parse(&table, 0, count, context(header)?).map_err(|_| Errno::NOEXEC)
+    ProgramHeader::parse(&table, 0, count, Ctx::new(Container::Big, Endian::Little)).map_err(|_| Errno::NOEXEC)
 }
 
 fn interpreter_name(file: &impl ReadAt, header: &ProgramHeader) -> Result<Vec<u8>> {
@@ -228,5 +226,118 @@ impl Object {
             protection,
         });
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    impl ReadAt for Vec<u8> {
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+            let rest = usize::try_from(offset).ok().and_then(|at| self.get(at..)).unwrap_or_default();
+            let count = rest.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&rest[..count]);
+            Ok(count)
+        }
+
+        fn size(&self) -> Result<u64> {
+            Ok(self.len() as u64)
+        }
+    }
+
+    /// A header with a table of program headers behind it.
+    fn image(kind: u16, entry: u64, headers: &[[u64; 7]]) -> Vec<u8> {
+        let mut image = b"\x7fELF\x02\x01\x01".to_vec();
+        image.resize(HEADER_SIZE, 0);
+        let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+        put(16, &kind.to_le_bytes());
+        put(18, &EM_X86_64.to_le_bytes());
+        put(24, &entry.to_le_bytes());
+        put(32, &(HEADER_SIZE as u64).to_le_bytes());
+        put(54, &56u16.to_le_bytes());
+        put(56, &u16::try_from(headers.len()).unwrap().to_le_bytes());
+        image.extend(headers.iter().flatten().flat_map(|word| word.to_le_bytes()));
+        image
+    }
+
+    /// Type and flags, offset, address, physical address, size in the file, in memory, alignment.
+    fn load(offset: u64, address: u64, file_size: u64, memory_size: u64) -> [u64; 7] {
+        [5 << 32 | u64::from(PT_LOAD), offset, address, address, file_size, memory_size, PAGE]
+    }
+
+    fn parsed(image: &Vec<u8>) -> Result<Object> {
+        object(image, &image[..image.len().min(256)])
+    }
+
+    /// What the loader relies on.
+    fn check(object: &Object) {
+        assert!(object.alignment.is_power_of_two() && object.alignment >= PAGE);
+        for segment in &object.segments {
+            let end = segment.address + segment.memory_size;
+            assert!(object.low <= segment.address && end <= object.high && object.high <= TASK_SIZE);
+            assert!(segment.file_size <= segment.memory_size);
+            assert!(segment.file_size == 0 || segment.address % PAGE == segment.offset % PAGE);
+            assert!(segment.offset.checked_add(segment.file_size).is_some());
+        }
+    }
+
+    #[test]
+    fn a_program_is_described() {
+        let object = parsed(&image(ET_DYN, 0x40, &[load(0, 0, 0x100, 0x100), load(0x100, 0x1100, 8, 0x2000)])).unwrap();
+        check(&object);
+        assert!(!object.is_fixed && !object.is_doomed && object.interpreter.is_none());
+        assert_eq!((object.low, object.high, object.headers, object.header_count), (0, 0x4000, 64, 2));
+        assert_eq!((object.code, object.data), ((0, 0x1108), (0x1100, 0x1108)));
+    }
+
+    #[test]
+    fn what_cannot_be_mapped_is_doomed() {
+        for segment in [
+            load(0, TASK_SIZE, 0, 8),
+            load(0, 0x1000, 0, u64::MAX),
+            load(0, 0x1000, 9, 8),
+            load(1, 0x1000, 8, 8),
+            load(u64::MAX - 7, u64::MAX - 7, 8, 8),
+            load(i64::MAX as u64 & !(PAGE - 1), 0x1000, 8, 8),
+        ] {
+            assert!(parsed(&image(ET_EXEC, 0, &[segment])).unwrap().is_doomed, "{segment:x?}");
+        }
+        let note = [4, 0, 0, 0, 0, 0, 0];
+        assert!(parsed(&image(ET_EXEC, 0, &[note])).unwrap().is_doomed, "nothing to map");
+    }
+
+    #[test]
+    fn the_machine_alone_decides() {
+        let mut image = image(ET_DYN, 0, &[load(0, 0, 8, 8)]);
+        image[4] = 1;
+        assert!(parsed(&image).is_ok(), "the kernel does not look at the class");
+        image[18] = 183;
+        image[4] = 2;
+        assert_eq!(machine(&image), Ok(Machine::Foreign));
+        assert_eq!(parsed(&image), Err(Errno::NOEXEC));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            let _ = parsed(&bytes).map(|object| check(&object));
+        }
+
+        #[test]
+        fn any_headers_are_judged(
+            kind in 0u16..4,
+            entry in any::<u64>(),
+            headers in prop::collection::vec(prop::array::uniform7(prop_oneof![
+                any::<u64>(), 0u64..8, 0u64..0x10_0000, Just(TASK_SIZE), Just(u64::MAX), Just(5 << 32 | 1)
+            ]), 0..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut image = image(kind, entry, &headers);
+            let _ = parsed(&image).map(|object| check(&object));
+            image.truncate(cut.index(image.len()));
+            let _ = parsed(&image).map(|object| check(&object));
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! a process lives from its execve(2) until its loader asks. Knows no format and no identity's rules.
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -31,6 +31,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// Its loader.
+    pub fn image(&self) -> BorrowedFd<'_> {
+        self.image.as_fd()
+    }
+
     /// The shortest path by which a guest executes its loader.
     pub fn loader_path(&self) -> Vec<u8> {
         format!("/proc/{}/fd/{}", std::process::id(), self.image.as_raw_fd()).into_bytes()
@@ -59,12 +64,20 @@ pub struct Programs {
     inner: Mutex<Inner>,
 }
 
+/// What makes two programs the same. An inode alone has several names where it has links, and others after a rename;
+/// its number is nobody else's for as long as the place of the program is kept.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    mount: u64,
+    id: (u64, u64),
+    path: Vec<u8>,
+}
+
 #[derive(Default)]
 struct Inner {
     /// Device of the loaders' inodes.
     device: u64,
-    /// By mount and by inode as the mount shows it.
-    by_place: HashMap<(u64, u64, u64), u64>,
+    by_place: HashMap<Key, u64>,
     by_inode: HashMap<u64, Arc<Program>>,
     orders: HashMap<u32, Vec<Order>>,
 }
@@ -75,8 +88,8 @@ impl Programs {
     /// # Errors
     /// - `ENFILE`, `EMFILE`, `ENOMEM`: the host's.
     pub fn at(&self, place: &Location, shown: &[u8]) -> Result<Arc<Program>> {
-        let (device, number) = place.inode.id()?;
-        let key = (place.mount.id, device, number);
+        let path = place.inode.path().unwrap_or_default();
+        let key = Key { mount: place.mount.id, id: place.inode.id()?, path };
         let mut inner = self.inner.lock();
         if let Some(known) = inner.by_place.get(&key).and_then(|inode| inner.by_inode.get(inode)) {
             return Ok(known.clone());
@@ -146,8 +159,7 @@ impl Programs {
                 return Ok(());
             }
             let id = inode.id()?;
-            let same = |key: &(u64, u64, u64)| (key.1, key.2) == id;
-            let loaders: Vec<u64> = inner.by_place.iter().filter(|(key, _)| same(key)).map(|(_, l)| *l).collect();
+            let loaders: Vec<u64> = inner.by_place.iter().filter(|(key, _)| key.id == id).map(|(_, l)| *l).collect();
             (inner.device, loaders)
         };
         if loaders.is_empty() || !running(device).iter().any(|inode| loaders.contains(inode)) {
@@ -161,7 +173,7 @@ impl Programs {
         let mut inner = self.inner.lock();
         inner.by_inode.retain(|_, program| program.place.mount.id != mount);
         inner.orders.retain(|_, orders| orders.iter().all(|o| o.program.place.mount.id != mount));
-        inner.by_place.retain(|key, _| key.0 != mount);
+        inner.by_place.retain(|key, _| key.mount != mount);
     }
 
     /// Forgets everything.

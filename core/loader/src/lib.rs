@@ -35,3 +35,32 @@ mod start;
 /// The loader as an ELF executable.
 #[cfg(not(freestanding))]
 pub const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/image"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(at: usize, size: usize) -> u64 {
+        IMAGE[at..at + size].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    }
+
+    #[test]
+    fn the_image_is_what_the_kernel_runs_by_itself() {
+        const ET_DYN: u64 = 3;
+        const PT_INTERP: u64 = 3;
+        const PT_GNU_STACK: u64 = 0x6474_e551;
+        assert_eq!((&IMAGE[..4], word(16, 2)), (&b"\x7fELF"[..], ET_DYN));
+        let headers = (0..word(56, 2)).map(|i| (word(32, 8) + 56 * i) as usize);
+        for header in headers {
+            assert_ne!(word(header, 4), PT_INTERP);
+            let is_executable = word(header + 4, 4) & 1 != 0;
+            assert!(word(header, 4) != PT_GNU_STACK || !is_executable);
+        }
+    }
+
+    #[test]
+    fn the_image_is_small() {
+        // There is one for each program that runs.
+        assert!(IMAGE.len() < 16 << 10, "{} bytes", IMAGE.len());
+    }
+}

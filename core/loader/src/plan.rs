@@ -23,6 +23,9 @@ pub const DOOMED: u64 = 8;
 /// Bit of [`Plan::flags`]: the break is randomized too (`kernel.randomize_va_space` is 2).
 pub const RANDOMIZE_BREAK: u64 = 16;
 
+/// Bit of the index of a corrected string: it is one of the environment.
+pub const ENVIRONMENT: u64 = 1 << 63;
+
 /// Where an object is put.
 pub mod placement {
     /// At the addresses it names.
@@ -105,6 +108,9 @@ pub struct Plan {
     pub prefix_count: u64,
     /// Their bytes, each with a zero behind it.
     pub prefix_size: u64,
+    /// Number of strings that follow those and come in place of others: each is a word, the index of an argument, or
+    /// that of a string of the environment with [`ENVIRONMENT`], and the string with a zero behind it.
+    pub correction_count: u64,
 }
 
 macro_rules! words {

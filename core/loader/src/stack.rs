@@ -1,7 +1,7 @@
 //! What the kernel has put on the stack for a new program: arguments, environment, auxiliary vector. Made for the
 //! loader, it is told anew for the program. Knows nothing of files and mappings.
 
-use crate::plan::{Plan, IDS};
+use crate::plan::{Plan, ENVIRONMENT, IDS};
 
 const WORD: u64 = 8;
 
@@ -135,15 +135,16 @@ impl Stack {
         (path + length(path) + 1 + WORD + PAGE - 1) & !(PAGE - 1)
     }
 
-    /// Tells the path that the program was executed by, and puts the interpreters of scripts before the arguments.
-    /// The stack is another one afterwards where there is no room for that.
-    pub(crate) fn retell(self, plan: &Plan, path: &[u8], prefix: &[u8]) -> Self {
+    /// Tells the path that the program was executed by, and the arguments and environment it was really given. The
+    /// stack is another one afterwards where there is no room for that.
+    pub(crate) fn retell(self, plan: &Plan, path: &[u8], strings: &[u8]) -> Option<Self> {
         let room = self.get(tag::EXECUTED).map_or(0, length);
-        if plan.prefix_count == 0 && path.len() as u64 <= room {
+        if plan.prefix_count == 0 && plan.correction_count == 0 && path.len() as u64 <= room {
             self.put_path(self.get(tag::EXECUTED).unwrap_or(0), path);
-            return self;
+            return Some(self);
         }
-        self.rebuilt(plan, path, prefix)
+        let (prefix, corrections) = strings.split_at_checked(plan.prefix_size as usize)?;
+        Some(self.rebuilt(path, &Told { prefix_count: plan.prefix_count, prefix, corrections }))
     }
 
     fn put_path(&self, at: u64, path: &[u8]) {
@@ -152,43 +153,39 @@ impl Stack {
         self.set(tag::EXECUTED, at);
     }
 
-    /// Makes the arrays anew, below everything: strings first, arrays under them.
-    fn rebuilt(self, plan: &Plan, path: &[u8], prefix: &[u8]) -> Self {
-        let kept = if plan.prefix_count > 0 { 1 } else { 0 };
-        let moved = if plan.prefix_count > 0 { kept..self.arguments } else { 0..0 };
-        let strings: u64 = moved.clone().map(|i| length(self.argument(i)) + 1).sum();
-        let bytes = path.len() as u64 + 1 + prefix.len() as u64 + strings;
-        let arguments = self.arguments - kept.min(self.arguments) + plan.prefix_count;
-        let words = 1 + arguments + 1 + self.environment_count + 1 + 2 * (self.auxiliary_count + 1);
+    /// Makes the arrays and strings anew, below everything: strings first, arrays under them.
+    fn rebuilt(self, path: &[u8], told: &Told<'_>) -> Self {
+        let replaced = if told.prefix_count > 0 { 1 } else { 0 };
+        let arguments = || (replaced..self.arguments).map(|i| told.string(i, self.argument(i)));
+        let environment =
+            || (0..self.environment_count).map(|i| told.string(ENVIRONMENT | i, word(self.environment + WORD * i)));
+        let strings: usize = arguments().chain(environment()).map(<[u8]>::len).sum();
+        let bytes = path.len() as u64 + 1 + (told.prefix.len() + strings) as u64;
+        let count = self.arguments - replaced.min(self.arguments) + told.prefix_count;
+        let words = 1 + count + 1 + self.environment_count + 1 + 2 * (self.auxiliary_count + 1);
         let pointer = (self.pointer - OWN_FRAMES - bytes - WORD * words) & !15;
-        let mut string = pointer + WORD * words;
-        let executed = string;
-        string += path.len() as u64 + 1;
-        put_bytes(string, prefix);
-        put_word(pointer, arguments);
-        let mut slot = pointer + WORD;
-        for _ in 0..plan.prefix_count {
-            put_word(slot, string);
+        let executed = pointer + WORD * words;
+        let mut string = executed + path.len() as u64 + 1;
+        let mut slot = pointer;
+        let mut put = |value: u64| {
+            put_word(slot, value);
             slot += WORD;
-            string += length(string) + 1;
+        };
+        put(count);
+        for text in told.prefixes().chain(arguments()) {
+            put_bytes(string, text);
+            put(string);
+            string += text.len() as u64;
         }
-        for index in kept..self.arguments {
-            let old = self.argument(index);
-            put_word(slot, if moved.is_empty() { old } else { string });
-            slot += WORD;
-            if !moved.is_empty() {
-                let size = length(old) + 1;
-                // SAFETY: the string is on the stack above, and is read only.
-                let text = unsafe { core::slice::from_raw_parts(old as *const u8, size as usize) };
-                put_bytes(string, text);
-                string += size;
-            }
+        put(0);
+        for text in environment() {
+            put_bytes(string, text);
+            put(string);
+            string += text.len() as u64;
         }
-        put_word(slot, 0);
-        slot += WORD;
-        // Environment, its end, auxiliary vector and its end.
-        for index in 0..self.environment_count + 1 + 2 * (self.auxiliary_count + 1) {
-            put_word(slot + WORD * index, word(self.environment + WORD * index));
+        put(0);
+        for index in 0..2 * (self.auxiliary_count + 1) {
+            put(word(self.auxiliary + WORD * index));
         }
         let new = Self::at(pointer);
         new.put_path(executed, path);
@@ -211,5 +208,36 @@ impl Stack {
             self.set(tag::UID + 3, egid);
             self.set(tag::SECURE, secure);
         }
+    }
+}
+
+/// What the supervisor tells of the strings.
+struct Told<'a> {
+    prefix_count: u64,
+    prefix: &'a [u8],
+    corrections: &'a [u8],
+}
+
+impl<'a> Told<'a> {
+    /// The strings that come first, each with its end.
+    fn prefixes(&self) -> impl Iterator<Item = &'a [u8]> {
+        let count = self.prefix_count as usize;
+        self.prefix.split_inclusive(|byte| *byte == 0).take(count)
+    }
+
+    /// A string with its end: as the supervisor has it, or as the kernel has copied it to an address.
+    fn string(&self, index: u64, address: u64) -> &'a [u8] {
+        let mut rest = self.corrections;
+        while let Some((key, behind)) = rest.split_first_chunk::<8>() {
+            let size = behind.iter().position(|byte| *byte == 0).map_or(behind.len(), |end| end + 1);
+            let (text, next) = behind.split_at(size);
+            if u64::from_ne_bytes(*key) == index {
+                return text;
+            }
+            rest = next;
+        }
+        let size = length(address) as usize + 1;
+        // SAFETY: the kernel has put a string there that ends in a zero; nothing writes to it until the jump.
+        unsafe { core::slice::from_raw_parts(address as *const u8, size) }
     }
 }

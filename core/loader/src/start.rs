@@ -83,11 +83,10 @@ fn run(bytes: &[u8], pointer: u64) -> Option<(u64, Stack)> {
         interpreter_bias = Some(bias);
         entry = plan.interpreter.entry.wrapping_add(bias);
     }
-    let path = strings.get(..plan.path_size as usize)?;
-    let prefix = strings.get(plan.path_size as usize..)?.get(..plan.prefix_size as usize)?;
+    let (path, strings) = strings.split_at_checked(plan.path_size as usize)?;
     let old = Stack::at(pointer);
     let top = old.top();
-    let stack = old.retell(plan, path, prefix);
+    let stack = old.retell(plan, path, strings)?;
     stack.tell_objects(plan, bias, interpreter_bias);
     let break_random = if plan.flags & RANDOMIZE_BREAK != 0 { random(1) } else { None };
     tell_kernel(plan, bias, &stack, break_random);

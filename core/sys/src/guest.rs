@@ -91,7 +91,7 @@ pub fn take_fd(thread: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd, Errno> {
 /// - `ESRCH`: there is no such thread.
 /// - `EPERM`: the guest has another user's identity.
 pub fn state_number(tid: u32) -> Result<u64, Errno> {
-    locks_limit(tid).map(|limit| limit.rlim_cur)
+    limit(tid, libc::RLIMIT_LOCKS).map(|limit| limit.rlim_cur)
 }
 
 /// Sets the state number of a thread's process; the hard limit keeps its value.
@@ -101,10 +101,8 @@ pub fn state_number(tid: u32) -> Result<u64, Errno> {
 /// - `EPERM`: the guest has another user's identity.
 /// - `EINVAL`: the number is above the hard limit.
 pub fn set_state_number(tid: u32, number: u64) -> Result<(), Errno> {
-    let pid = raw_pid(tid)?;
-    let limit = libc::rlimit64 { rlim_cur: number, ..locks_limit(tid)? };
-    // SAFETY: the kernel reads one rlimit64, which `limit` is, and the place for the old one may be null.
-    check(unsafe { libc::prlimit64(pid, libc::RLIMIT_LOCKS, &limit, std::ptr::null_mut()) }).map(drop)
+    let limit = libc::rlimit64 { rlim_cur: number, ..limit(tid, libc::RLIMIT_LOCKS)? };
+    set_limit(tid, libc::RLIMIT_LOCKS, &limit)
 }
 
 /// Reads how large a thread's process may make files, in bytes: its soft `RLIMIT_FSIZE`.
@@ -116,8 +114,18 @@ pub fn file_size_limit(tid: u32) -> Result<u64, Errno> {
     limit(tid, libc::RLIMIT_FSIZE).map(|limit| limit.rlim_cur)
 }
 
-fn locks_limit(tid: u32) -> Result<libc::rlimit64, Errno> {
-    limit(tid, libc::RLIMIT_LOCKS)
+/// Does something while a thread's process may open as many files as its hard limit says.
+///
+/// # Errors
+/// - `ESRCH`: there is no such thread.
+/// - `EPERM`: the guest has another user's identity.
+/// - those of `action`.
+pub fn with_more_files<T>(tid: u32, action: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    let old = limit(tid, libc::RLIMIT_NOFILE)?;
+    set_limit(tid, libc::RLIMIT_NOFILE, &libc::rlimit64 { rlim_cur: old.rlim_max, ..old })?;
+    let done = action();
+    set_limit(tid, libc::RLIMIT_NOFILE, &old)?;
+    done
 }
 
 fn limit(tid: u32, resource: libc::__rlimit_resource_t) -> Result<libc::rlimit64, Errno> {
@@ -126,6 +134,12 @@ fn limit(tid: u32, resource: libc::__rlimit_resource_t) -> Result<libc::rlimit64
     // SAFETY: the kernel writes one rlimit64, which `limit` is, and the place for a new one may be null.
     check(unsafe { libc::prlimit64(pid, resource, std::ptr::null(), &mut limit) })?;
     Ok(limit)
+}
+
+fn set_limit(tid: u32, resource: libc::__rlimit_resource_t, limit: &libc::rlimit64) -> Result<(), Errno> {
+    let pid = raw_pid(tid)?;
+    // SAFETY: the kernel reads one rlimit64, which `limit` is, and the place for the old one may be null.
+    check(unsafe { libc::prlimit64(pid, resource, limit, std::ptr::null_mut()) }).map(drop)
 }
 
 /// Checks that a number can be a thread's: 0 would mean the caller itself to some calls.

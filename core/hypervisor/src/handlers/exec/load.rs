@@ -35,6 +35,11 @@ pub fn answer(call: &Call) -> Outcome {
 }
 
 fn give(call: &Call, file: &impl AsFd) -> Result<u64> {
-    let number = call.supervisor.listener.add_fd(call.notification.id, file.as_fd(), CloseOnExec::Yes, None)?;
+    let add = || call.supervisor.listener.add_fd(call.notification.id, file.as_fd(), CloseOnExec::Yes, None);
+    let number = match add() {
+        // The kernel needs no descriptor to execute a program, so the guest may have none left.
+        Err(Errno::MFILE) => umvu_sys::guest::with_more_files(call.tid(), add)?,
+        other => other?,
+    };
     u64::try_from(number).map_err(|_| Errno::BADF)
 }

@@ -7,8 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use umvu_interface::{Credentials, Errno, Result};
 use umvu_loader::plan::{self, placement, Plan};
+use umvu_sys::seccomp::CloseOnExec;
 
-use super::{base_name, identity, traced, Asked, Interpreter, EXECVE};
+use super::traced::{self, Strings};
+use super::{base_name, identity, Asked, Interpreter, EXECVE};
 use crate::call::{Call, Fail, Outcome, Reply};
 use crate::elf::Object;
 use crate::mount::Location;
@@ -230,35 +232,52 @@ pub fn host_path(place: &Location) -> Result<Vec<u8>> {
 
 /// Has the kernel execute a program whose process somebody else traces, by one of the host's paths of it that fits.
 fn put_host_path(call: &Call, asked: &Asked, program: &Location) -> Result<()> {
+    let put = |path: &[u8]| traced::put_path(call, path, Strings::Kept).map(drop);
     let path = host_path(program)?;
-    if traced::put_path(call, &path).is_ok() {
+    if put(&path).is_ok() {
         return Ok(());
     }
     let alias = call.supervisor.placeholders.alias(asked.name(), &path)?.into_os_string().into_vec();
-    if traced::put_path(call, &alias).is_ok() {
+    if put(&alias).is_ok() {
         return Ok(());
     }
     let fd = program.inode.host_fd().ok_or(Errno::NOEXEC)?;
-    traced::put_path(call, call.supervisor.placeholders.shortest(fd)?.as_bytes())
+    put(call.supervisor.placeholders.shortest(fd)?.as_bytes())
 }
 
 /// Has the kernel execute the loader in a process that somebody else traces. What would be put into registers is done
-/// by the loader: it puts the arguments of scripts in front.
+/// by the loader: it puts the arguments of scripts in front, and strings right that were overwritten.
 fn put_loader(call: &Call, asked: &Asked, target: &Target, order: Option<Order>, leader: u32, path: &[u8]) -> Outcome {
     let Some(mut order) = order else { return Err(Fail::Gone) };
-    order.plan.prefix_count = target.prefix.len() as u64;
-    let before = order.strings.len();
     for argument in &target.prefix {
         order.strings.extend_from_slice(argument);
         order.strings.push(0);
     }
-    order.plan.prefix_size = (order.strings.len() - before) as u64;
-    call.supervisor.programs.expect(leader, order);
-    if traced::put_path(call, path).is_err() {
-        call.supervisor.programs.withdraw(leader);
+    order.plan.prefix_count = target.prefix.len() as u64;
+    order.plan.prefix_size = (order.strings.len() - asked.path.len()) as u64;
+    let Ok(overwritten) = put_short_path(call, &order, path) else {
         refused(call, asked)?;
+        return Err(Errno::PERM.into());
+    };
+    order.plan.correction_count = overwritten.len() as u64;
+    for (index, text) in overwritten {
+        order.strings.extend_from_slice(&index.to_ne_bytes());
+        order.strings.extend_from_slice(&text);
+        order.strings.push(0);
     }
+    call.supervisor.programs.expect(leader, order);
     Ok(Reply::Continue)
+}
+
+/// Overwrites the path with the shortest one to the loader: that of a descriptor of the guest's own, which closes when
+/// it has done its work.
+fn put_short_path(call: &Call, order: &Order, path: &[u8]) -> Result<Vec<traced::Correction>> {
+    let listener = &call.supervisor.listener;
+    let own = || -> Result<Vec<traced::Correction>> {
+        let fd = listener.add_fd(call.notification.id, order.program.image(), CloseOnExec::Yes, None)?;
+        traced::put_path(call, format!("/dev/fd/{fd}").as_bytes(), Strings::Corrected)
+    };
+    traced::put_path(call, path, Strings::Kept).or_else(|_| own())
 }
 
 /// Says why a traced process could not execute a program.

@@ -1,25 +1,43 @@
 //! execve of a view's program by a process that somebody else traces: its registers are not ours to change, so the
-//! path it gave is overwritten in place. Knows nothing of formats and permissions.
+//! path it gave is overwritten in place, and the strings that lie there with it. Knows nothing of formats and
+//! permissions.
 
 use std::os::unix::fs::FileExt;
 
 use umvu_interface::{Errno, Result};
+use umvu_loader::plan::ENVIRONMENT;
 
 use crate::call::Call;
 use crate::guest;
 use crate::redirect::read_pointers;
 
-/// Overwrites the path of an execve with another one. If the process shares its memory with its parent, as after
-/// vfork(2), the parent finds its own again when it goes on.
+/// A string that was overwritten: its index as the loader knows it, and what it was.
+pub type Correction = (u64, Vec<u8>);
+
+/// Whether strings of the arguments and the environment may be overwritten with the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strings {
+    /// No: the kernel passes them on as they are.
+    Kept,
+    /// Yes: somebody corrects them in the new program.
+    Corrected,
+}
+
+/// Overwrites the path of an execve with another one, and gives the strings that were overwritten with it. If the
+/// process shares its memory with its parent, as after vfork(2), the parent finds its own again when it goes on.
 ///
 /// # Errors
-/// - `EPERM`: the path does not fit without touching arguments or the parent's other data.
-pub fn put_path(call: &Call, path: &[u8]) -> Result<()> {
+/// - `EPERM`: the path does not fit without touching strings that are kept, or their arrays.
+pub fn put_path(call: &Call, path: &[u8], strings: Strings) -> Result<Vec<Correction>> {
     let address = call.raw(path_argument(call));
     let room = guest::read_string(call.tid(), address, guest::PATH_MAX)?.len();
     let parent = waiting_parent(call.tid());
-    let spills = address + room as u64 + 1..address + path.len() as u64 + 1;
-    if !spills.is_empty() && (parent.is_some() || touches_arguments(call, &spills)?) {
+    let end = address.saturating_add(path.len() as u64 + 1);
+    if path.len() > room && parent.is_some() && strings == Strings::Kept {
+        return Err(Errno::PERM);
+    }
+    let touched = touched_strings(call, &(address..end))?;
+    if strings == Strings::Kept && !touched.is_empty() {
         return Err(Errno::PERM);
     }
     let memory = std::fs::File::options().read(true).write(true).open(format!("/proc/{}/mem", call.tid()));
@@ -34,7 +52,7 @@ pub fn put_path(call: &Call, path: &[u8]) -> Result<()> {
     if let Some(parent) = parent {
         give_back(parent, memory, address, old);
     }
-    Ok(())
+    Ok(touched)
 }
 
 /// Which argument the path is: that of execveat follows a descriptor, which an absolute path has no use for.
@@ -57,12 +75,16 @@ fn stat_field(pid: u32, index: usize) -> Option<String> {
 
 /// Writes back what the parent had, once it goes on; the open memory is that of both.
 fn give_back(parent: u32, memory: std::fs::File, address: u64, old: Vec<u8>) {
+    /// How often the parent is looked at in a row: it goes on when the program is there, and that is soon.
+    const AT_ONCE: u32 = 1_000;
     let spawned = std::thread::Builder::new().name("give back".into()).stack_size(128 << 10).spawn(move || {
-        for _ in 0..10_000 {
+        for round in 0..10_000 {
             if stat_field(parent, 0).is_none_or(|state| state != "D") {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_micros(100));
+            if round > AT_ONCE {
+                std::thread::sleep(std::time::Duration::from_micros(100));
+            }
         }
         if let Err(error) = memory.write_all_at(&old, address) {
             tracing::debug!(parent, %error, "path not given back");
@@ -73,25 +95,30 @@ fn give_back(parent: u32, memory: std::fs::File, address: u64, old: Vec<u8>) {
     }
 }
 
-/// Whether an argument, an environment string or one of their arrays lies in `range`.
-fn touches_arguments(call: &Call, range: &std::ops::Range<u64>) -> Result<bool> {
+/// The arguments and the strings of the environment that lie in `range`.
+///
+/// # Errors
+/// - `EPERM`: one of their arrays does.
+/// - `EFAULT`, `E2BIG`: they cannot be read, or passed on.
+fn touched_strings(call: &Call, range: &std::ops::Range<u64>) -> Result<Vec<Correction>> {
     let meets = |start: u64, length: u64| start < range.end && range.start < start.saturating_add(length);
     let path = path_argument(call);
-    for array in [call.raw(path + 1), call.raw(path + 2)] {
+    let mut touched = Vec::new();
+    for (array, kind) in [(call.raw(path + 1), 0), (call.raw(path + 2), ENVIRONMENT)] {
         let pointers = read_pointers(call, array)?;
         if meets(array, call.request.abi.word_size() as u64 * (pointers.len() as u64 + 1)) {
-            return Ok(true);
+            return Err(Errno::PERM);
         }
-        for pointer in pointers {
+        for (index, pointer) in (0u64..).zip(pointers) {
             // Only what begins before the range's end can reach into it.
             if pointer >= range.end {
                 continue;
             }
             let text = guest::read_string(call.tid(), pointer, 128 << 10)?;
             if meets(pointer, text.len() as u64 + 1) {
-                return Ok(true);
+                touched.push((kind | index, text));
             }
         }
     }
-    Ok(false)
+    Ok(touched)
 }

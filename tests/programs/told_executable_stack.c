@@ -1,0 +1,3 @@
+// flags: -z execstack -Wl,--no-warn-execstack
+#define EXECUTABLE_STACK 1
+#include "told.h"

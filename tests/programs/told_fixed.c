@@ -1,0 +1,3 @@
+// flags: -no-pie
+#define EXECUTABLE_STACK 0
+#include "told.h"

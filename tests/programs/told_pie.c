@@ -1,0 +1,3 @@
+// flags: -pie -fPIE
+#define EXECUTABLE_STACK 0
+#include "told.h"

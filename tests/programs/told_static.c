@@ -1,0 +1,3 @@
+// flags: -static
+#define EXECUTABLE_STACK 0
+#include "told.h"
