@@ -18,6 +18,8 @@ pub enum Place {
     Namespace,
     /// The host, where it reaches the server of its packages.
     Online,
+    /// The host, where its kernel lets an ordinary user have namespaces.
+    User,
     /// A view with no module.
     Plain,
     /// A view with a bind mount that the command does not meet.
@@ -28,6 +30,10 @@ pub enum Place {
     Root,
     /// A copy-on-write union on `/`, as root.
     CowRoot,
+    /// A view as its root, whose processes can be numbered anew.
+    Pids,
+    /// The same without root.
+    PidsUser,
 }
 
 /// The view with no module alone.
@@ -58,6 +64,12 @@ pub const PLAIN_ROOT: &[Place] = &[Place::Root];
 pub const COW_ROOT: &[Place] = &[Place::CowRoot];
 /// Where a user may mount: the kernel's own namespaces, and views as root.
 pub const MOUNTING: &[Place] = &[Place::Namespace, Place::Root, Place::CowRoot];
+/// Where an ordinary user may have namespaces: the host, if it allows it, and views.
+pub const UNSHARING: &[Place] = &[Place::User, Place::Plain, Place::Elsewhere, Place::Cow];
+/// Where processes can be numbered anew.
+pub const NUMBERING: &[Place] = &[Place::Namespace, Place::Pids];
+/// Where an ordinary user may have all that a container needs.
+pub const CONTAINING: &[Place] = &[Place::User];
 /// Facts about what an ordinary user may not do.
 pub const USER: &[Place] = EVERYWHERE;
 /// Facts that hold for every user: everywhere, and as the root of a view.
@@ -71,6 +83,9 @@ impl Place {
             Self::Native => "native",
             Self::Namespace => "namespace",
             Self::Online => "online",
+            Self::User => "user",
+            Self::Pids => "pids",
+            Self::PidsUser => "pids_user",
             Self::Plain => "plain",
             Self::Elsewhere => "elsewhere",
             Self::Cow => "cow",
@@ -82,7 +97,7 @@ impl Place {
     /// Says whether the place is a view.
     #[must_use]
     pub fn is_inside(self) -> bool {
-        !matches!(self, Self::Native | Self::Namespace | Self::Online)
+        !matches!(self, Self::Native | Self::Namespace | Self::Online | Self::User)
     }
 
     /// Says whether what a command writes must stay out of the host's tree.
@@ -99,16 +114,21 @@ impl Place {
         let cow = r#"vumount -t viewfs -o cow "$0" / && exec "$@""#;
         let bind = r#"vumount -t viewfs -o bind /usr/share "$0" && exec "$@""#;
         let entered = match self {
-            Self::Native | Self::Online => Vec::new(),
+            Self::Native | Self::Online | Self::User => Vec::new(),
             Self::Namespace => UNSHARE.map(OsString::from).into(),
             Self::Plain => words([tool("umvu"), "-N".into(), "--".into()]),
             Self::Elsewhere => with_mount(tool("umvu"), &["-m", "viewfs"], bind, upper),
             Self::Cow => with_mount(tool("umvu"), &["-m", "viewfs"], cow, upper),
             Self::Root => words([tool("umvu"), "-N".into(), "-m".into(), "unrealuid".into(), "--".into()]),
+            Self::Pids => {
+                let modules = ["-N", "--pid-namespaces", "-m", "unrealuid", "--"].map(OsString::from);
+                std::iter::once(tool("umvu")).chain(modules).collect()
+            }
+            Self::PidsUser => words([tool("umvu"), "-N".into(), "--pid-namespaces".into(), "--".into()]),
             Self::CowRoot => with_mount(tool("umvu"), &["-m", "viewfs", "-m", "unrealuid"], cow, upper),
         };
         let command = match self {
-            Self::Root | Self::CowRoot => vec![tool("vusu"), "-c".into(), shell_quoted(command)],
+            Self::Root | Self::CowRoot | Self::Pids => vec![tool("vusu"), "-c".into(), shell_quoted(command)],
             _ => command.to_vec(),
         };
         entered.into_iter().chain(command).collect()

@@ -83,7 +83,7 @@ fn trial(suite: &'static str, behaviour: Behaviour, place: Place, umvu: &Umvu, e
     let name = format!("{}::{}", behaviour.name, place.name());
     let expectation = expectations.of(&name);
     let ignored = match place {
-        Place::Namespace => !has_namespaces(),
+        Place::Namespace | Place::User => !has_namespaces(),
         Place::Online => !reaches_packages(),
         _ => place.is_inside() && matches!(umvu, Umvu::NotWrittenYet),
     };

@@ -18,7 +18,7 @@ use crate::program;
 use crate::rc::{self, Wanted};
 use crate::report::Failure;
 use crate::root;
-use crate::start::{self, Config, Nesting, TraceTarget};
+use crate::start::{self, Config, Nesting, Pids, TraceTarget};
 
 /// Runs a command in a view: with a file tree, users, and whatever else its modules bring, of its own.
 ///
@@ -45,6 +45,9 @@ pub struct Options {
     /// Do not allow views to be stacked on this one
     #[arg(short = 'x', long)]
     nonesting: bool,
+    /// Let processes have pid namespaces (CLONE_NEWPID, unshare --pid); then getpid, fork, kill and their like cost more
+    #[arg(long)]
+    pid_namespaces: bool,
     /// Run FILE, and not /etc/vurc and ~/.vurc
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "norc", value_hint = ValueHint::FilePath)]
     rc: Option<PathBuf>,
@@ -115,6 +118,7 @@ impl Options {
             load,
             name: self.vu_name.map(OsString::into_vec),
             nesting: if self.nonesting { Nesting::Refused } else { Nesting::Allowed },
+            pids: if self.pid_namespaces { Pids::Namespaces } else { Pids::Host },
             trace: self.trace.map(|file| file.map_or(TraceTarget::Stderr, TraceTarget::File)),
             debug_tags: self.debugtags.map(OsString::into_vec).unwrap_or_default(),
         };
@@ -127,6 +131,7 @@ impl Options {
             (self.loglevel.is_some(), "--loglevel"),
             (self.syslog.is_some(), "--syslog"),
             (self.nonesting, "--nonesting"),
+            (self.pid_namespaces, "--pid-namespaces"),
         ] {
             if given {
                 return Err(Failure::Usage(format!("{option}: is for the first umvu, whose supervisor runs already")));

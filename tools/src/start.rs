@@ -1,3 +1,3 @@
 //! Where umvu hands over to the hypervisor.
 
-pub use umvu_hypervisor::{run, Config, Nesting, StartError, TraceTarget};
+pub use umvu_hypervisor::{run, Config, Nesting, Pids, StartError, TraceTarget};

@@ -239,6 +239,29 @@ impl Call {
         umvu_sys::guest::set_state_number(self.tid(), number)
     }
 
+    /// Gives the process the namespaces of another record, and what depends on them.
+    ///
+    /// # Errors
+    /// - `ESRCH`: it is gone.
+    pub fn change_namespaces(&self, new: ProcessState) -> Result<()> {
+        // What was never recorded is read while the kernel's answer still is the view's.
+        let umask = self.umask();
+        let cwd = if self.state.is_plain() { Some(self.standing_at(self.cwd()?)) } else { None };
+        let ProcessState { view, credentials, namespaces, root, cwd: new_cwd, .. } = new;
+        let entered = !Arc::ptr_eq(&view, &self.state.view) && new_cwd.is_some();
+        view.gets_namespaces();
+        self.state.view.gets_namespaces();
+        self.change_state(|state| {
+            (state.view, state.credentials, state.namespaces) = (view, credentials, namespaces);
+            state.umask = Some(umask);
+            if entered {
+                (state.root, state.cwd) = (root, new_cwd);
+            } else {
+                state.cwd = state.cwd.take().or(cwd);
+            }
+        })
+    }
+
     /// A record of a current directory as the mounts are now.
     pub fn standing_at(&self, location: Location) -> Arc<WorkingDirectory> {
         let generation = self.state.view.generation.load(std::sync::atomic::Ordering::Acquire);

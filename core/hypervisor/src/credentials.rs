@@ -30,5 +30,6 @@ pub fn of_host() -> Credentials {
         },
         securebits: 0,
         origin: Origin::Host,
+        namespace: None,
     }
 }

@@ -91,6 +91,9 @@ fn of_i386(notification: &Notification, number: u32) -> Request {
         },
     };
     let asked = match call.map(|call| (call.tier, call.number)) {
+        // Where processes are numbered anew, all of these are notified; their handlers know when nothing is to be done.
+        Some((Tier::Number, number)) => Asked::Call(number),
+        Some((Tier::Notify(_), number)) if call.and_then(|call| call.family) == Some("spawn") => Asked::Call(number),
         Some((Tier::Notify(condition), number)) if condition == Condition::Always || condition.holds(&arguments) => {
             Asked::Call(number)
         }

@@ -7,6 +7,8 @@
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use umvu_table::{i386, Condition, Tier, ROWS};
 
+use crate::Pids;
+
 /// Why there is no filter.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
@@ -27,9 +29,11 @@ pub const I386: u32 = 0x4000_0003;
 ///
 /// # Errors
 /// libseccomp's, where a rule cannot be expressed.
-pub fn program() -> Result<Vec<libc::sock_filter>, FilterError> {
-    let mut long = program_of(ROWS.iter().map(|row| (row.number, row.tier)))?;
-    let mut short = program_of(i386::ROWS.iter().map(|row| (row.number, row.tier())))?;
+pub fn program(pids: Pids) -> Result<Vec<libc::sock_filter>, FilterError> {
+    let mut long = program_of(ROWS.iter().map(|row| (row.number, tier_with(pids, row.tier, row.family))))?;
+    let family = |row: &i386::Row| row.call().and_then(|call| call.family);
+    let short = i386::ROWS.iter().map(|row| (row.number, tier_with(pids, row.tier(), family(row))));
+    let mut short = program_of(short)?;
     // The one comparison with an architecture; another one is notified.
     for step in short.iter_mut().filter(|step| step.k == X86_64) {
         step.k = I386;
@@ -50,6 +54,17 @@ pub fn program() -> Result<Vec<libc::sock_filter>, FilterError> {
     Ok(program)
 }
 
+/// The tier of a call where processes can be numbered anew, or not.
+fn tier_with(pids: Pids, tier: Tier, family: Option<&str>) -> Tier {
+    match (pids, tier) {
+        (Pids::Namespaces, Tier::Number) => Tier::Notify(Condition::Always),
+        (Pids::Host, Tier::Number) => Tier::Allow,
+        // What is forked may be the first process of a namespace.
+        (Pids::Namespaces, Tier::Notify(_)) if family == Some("spawn") => Tier::Notify(Condition::Always),
+        (_, tier) => tier,
+    }
+}
+
 /// Offset of `arch` in `struct seccomp_data`.
 const ARCHITECTURE_AT: u32 = 4;
 
@@ -66,7 +81,7 @@ fn program_of(calls: impl Iterator<Item = (u32, Tier)>) -> Result<Vec<libc::sock
         let number = i32::try_from(number).unwrap_or(i32::MAX);
         let call = ScmpSyscall::from(number);
         match &tier {
-            Tier::Allow => {
+            Tier::Allow | Tier::Number => {
                 filter.add_rule(ScmpAction::Allow, call)?;
             }
             Tier::Refuse(errno, _) => {
@@ -184,7 +199,7 @@ mod tests {
 
     fn expected(tier: Tier, arguments: &[u64; 6]) -> u32 {
         match tier {
-            Tier::Allow => ALLOW,
+            Tier::Allow | Tier::Number => ALLOW,
             Tier::Refuse(errno, _) => 0x0005_0000 | u32::try_from(errno).unwrap(),
             Tier::Notify(condition) if condition.holds(arguments) => NOTIFY,
             Tier::Notify(_) => ALLOW,
@@ -193,23 +208,33 @@ mod tests {
 
     #[test]
     fn each_call_goes_where_its_table_says() {
-        let program = program().unwrap();
+        let program = program(Pids::Host).unwrap();
         for value in [0, 1, 2, 3, 4, 10, 11, 20, 35, 200, 0x2_0000, 0xffff_ffff] {
             let arguments = [value; 6];
             for row in ROWS {
                 let found = answer(&program, X86_64, row.number, arguments);
-                assert_eq!(found, expected(row.tier, &arguments), "{} {value}", row.name);
+                assert_eq!(
+                    found,
+                    expected(tier_with(Pids::Host, row.tier, row.family), &arguments),
+                    "{} {value}",
+                    row.name
+                );
             }
             for row in i386::ROWS {
                 let found = answer(&program, I386, row.number, arguments);
-                assert_eq!(found, expected(row.tier(), &arguments), "i386 {} {value}", row.name);
+                assert_eq!(
+                    found,
+                    expected(tier_with(Pids::Host, row.tier(), None), &arguments),
+                    "i386 {} {value}",
+                    row.name
+                );
             }
         }
     }
 
     #[test]
     fn what_no_table_knows_is_notified() {
-        let program = program().unwrap();
+        let program = program(Pids::Host).unwrap();
         let none = [0; 6];
         for (arch, number) in
             [(X86_64, 9999), (X86_64, 0x4000_0000), (I386, 9999), (I386, 222), (I386, 0x4000_0000), (0xc000_00b7, 0)]
@@ -220,8 +245,10 @@ mod tests {
 
     #[test]
     fn the_program_fits_and_ends_in_a_return() {
-        let program = program().unwrap();
-        assert!(program.len() > 50 && program.len() < 4096);
-        assert_eq!(u32::from(program[program.len() - 1].code), libc::BPF_RET);
+        for pids in [Pids::Host, Pids::Namespaces] {
+            let program = program(pids).unwrap();
+            assert!(program.len() > 50 && program.len() < 4096);
+            assert_eq!(u32::from(program[program.len() - 1].code), libc::BPF_RET);
+        }
     }
 }

@@ -29,6 +29,7 @@ mod magic;
 mod mount;
 mod mount_table;
 mod mounting;
+mod namespace;
 mod paths;
 mod placeholder;
 mod programs;
@@ -58,6 +59,15 @@ pub enum Nesting {
     Refused,
 }
 
+/// Whose numbers processes have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pids {
+    /// The host's alone: the calls that tell them cost what they cost on the host.
+    Host,
+    /// Those of pid namespaces, too, which a view can make then.
+    Namespaces,
+}
+
 /// How a view is started.
 pub struct Config {
     /// Command and arguments; found by `PATH` when it has no slash.
@@ -70,6 +80,8 @@ pub struct Config {
     pub name: Option<Vec<u8>>,
     /// Nesting.
     pub nesting: Nesting,
+    /// Whose numbers processes have.
+    pub pids: Pids,
     /// Where calls are traced to.
     pub trace: Option<TraceTarget>,
     /// Debug tags that are on.

@@ -9,6 +9,9 @@ use umvu_interface::{Errno, Result};
 use crate::call::Call;
 use crate::fs::proc::{Jump, Magic};
 use crate::mount::Location;
+use crate::namespace::nsfs::NsInode;
+use crate::namespace::pid::Init;
+use crate::namespace::{linked, Link, Namespace, PidNamespace};
 use crate::programs::Program;
 use crate::resolve::{path_of, MagicLinks};
 use crate::state::ProcessState;
@@ -22,8 +25,11 @@ pub struct Follower<'a> {
 impl MagicLinks for Follower<'_> {
     fn follow(&self, magic: &Magic, tid: u32) -> Result<Jump> {
         match magic {
-            Magic::SelfLink => Ok(Jump::Text(process_of(tid)?.to_string().into_bytes())),
-            Magic::ThreadSelf => Ok(Jump::Text(format!("{}/task/{tid}", process_of(tid)?).into_bytes())),
+            Magic::SelfLink(pids) => Ok(Jump::Text(self.number_in(pids, process_of(tid)?)?.to_string().into_bytes())),
+            Magic::ThreadSelf(pids) => {
+                let (process, thread) = (self.number_in(pids, process_of(tid)?)?, self.number_in(pids, tid)?);
+                Ok(Jump::Text(format!("{process}/task/{thread}").into_bytes()))
+            }
             Magic::Cwd(pid) => match self.state_of(*pid) {
                 Some(state) => match &state.cwd {
                     Some(cwd) => Ok(Jump::Place(cwd.location.clone())),
@@ -43,6 +49,13 @@ impl MagicLinks for Follower<'_> {
                 None => self.host_object(*pid, "exe"),
             },
             Magic::Descriptor(pid, fd) => self.descriptor(*pid, *fd),
+            Magic::Namespace(pid, link) => match self.namespace(*pid, *link)? {
+                Some(namespace) => {
+                    let mount = self.call.supervisor.nsfs.clone();
+                    Ok(Jump::Place(Location { inode: NsInode::file_of(&mount, namespace), mount }))
+                }
+                None => self.host_object(*pid, &format!("ns/{}", link.name())),
+            },
         }
     }
 }
@@ -51,6 +64,38 @@ impl Follower<'_> {
     /// The record of another process, if it is a guest of ours.
     pub fn state_of(&self, pid: u32) -> Option<Arc<ProcessState>> {
         self.call.supervisor.state_of(pid)
+    }
+
+    /// The number of a process in the procfs of a pid namespace.
+    ///
+    /// # Errors
+    /// - `ENOENT`: it has none there.
+    fn number_in(&self, pids: &Option<Arc<PidNamespace>>, pid: u32) -> Result<u32> {
+        match pids {
+            None => Ok(pid),
+            Some(pids) if self.call.supervisor.is_in(pids, pid) => Ok(pids.shown(pid)),
+            Some(_) => Err(Errno::NOENT),
+        }
+    }
+
+    /// The namespace that a link leads to; `None` where the kernel's own is the right one.
+    ///
+    /// # Errors
+    /// - `EACCES`: the process is in a user namespace that is none of the caller's.
+    fn namespace(&self, pid: u32, link: Link) -> Result<Option<Namespace>> {
+        let Some(state) = self.state_of(pid) else { return Ok(None) };
+        let theirs = self.call.supervisor.credentials(&state).namespace.clone();
+        if !crate::handlers::may_look(self.call, theirs.as_ref()) {
+            return Err(Errno::ACCESS);
+        }
+        // Who lists processes meets some that have just ended.
+        let process = process_of(pid).map_err(|_| Errno::NOENT)?;
+        let found = linked(&state, process, link);
+        match &found {
+            // pidns_for_children_get: nothing is there before the first child.
+            Some(Namespace::Pid(pid)) if pid.init() == Init::None => Err(Errno::NOENT),
+            _ => Ok(found),
+        }
     }
 
     /// What a descriptor of a guest is. One that carries no mark was opened on the host's own tree, whatever covers
@@ -86,7 +131,7 @@ impl Follower<'_> {
     /// What readlink(2) says of a link.
     pub fn text(&self, magic: &Magic, tid: u32) -> Result<Vec<u8>> {
         let path = match magic {
-            Magic::SelfLink | Magic::ThreadSelf => match self.follow(magic, tid)? {
+            Magic::SelfLink(_) | Magic::ThreadSelf(_) => match self.follow(magic, tid)? {
                 Jump::Text(text) => return Ok(text),
                 Jump::Place(_) => return Err(Errno::NOENT),
             },
@@ -94,6 +139,10 @@ impl Follower<'_> {
             Magic::Root(pid) => format!("/proc/{pid}/root"),
             Magic::Exe(pid) => format!("/proc/{pid}/exe"),
             Magic::Descriptor(pid, fd) => format!("/proc/{pid}/fd/{fd}"),
+            Magic::Namespace(pid, link) => match self.namespace(*pid, *link)? {
+                Some(namespace) => return Ok(namespace.text()),
+                None => format!("/proc/{pid}/ns/{}", link.name()),
+            },
         };
         let host = rustix::fs::readlink(&path, Vec::new())?.into_bytes();
         if let Magic::Exe(pid) = magic {
@@ -117,6 +166,9 @@ impl Follower<'_> {
         let fd = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let stat = rustix::fs::fstat(&fd)?;
         if let Some(open) = self.call.supervisor.placeholders.find(stat.st_dev, stat.st_ino) {
+            if let Some(namespace) = NsInode::namespace_of(&open.location.inode) {
+                return Ok(namespace.text());
+            }
             return self.path_text(&open.location, host);
         }
         if let Some(place) = self.call.supervisor.object_of_text(self.call, fd.as_fd(), &stat) {

@@ -88,7 +88,7 @@ enum Then {
     /// Nothing: it does not return, or its program knows that it was another.
     Nothing,
     /// The program sees its own registers again, with the new result, and a descriptor that was needed is let go.
-    Restore(Box<Regs>, OwnedFd),
+    Restore(Box<Regs>, Option<OwnedFd>, fn(u64) -> u64),
 }
 
 /// Arranges for `instead`.
@@ -99,6 +99,26 @@ enum Then {
 /// - `ESRCH`: it is gone.
 pub fn redirect(call: &Call, instead: &Instead) -> Outcome {
     arrange(call, instead, |_| Then::Nothing)
+}
+
+/// Arranges for `instead`, and that the program sees nothing of it but the result.
+///
+/// # Errors
+/// As [`redirect`].
+pub fn redirect_and_restore(call: &Call, instead: &Instead) -> Outcome {
+    redirect_and_show(call, instead, same)
+}
+
+/// As [`redirect_and_restore`], and the program sees what `shown` makes of the result.
+///
+/// # Errors
+/// As [`redirect`].
+pub fn redirect_and_show(call: &Call, instead: &Instead, shown: fn(u64) -> u64) -> Outcome {
+    arrange(call, instead, |regs| Then::Restore(Box::new(*regs), None, shown))
+}
+
+fn same(result: u64) -> u64 {
+    result
 }
 
 /// Gives the guest an `O_PATH` descriptor of what `fd`, one too, names. The kernel does not let such a one be
@@ -113,7 +133,7 @@ pub fn hand_over_path(call: &Call, fd: OwnedFd, cloexec: CloseOnExec) -> Outcome
         flags |= rustix::fs::OFlags::CLOEXEC;
     }
     let arguments = vec![Argument::Word(0), Argument::String(name.into_bytes()), Argument::Word(flags.bits().into())];
-    arrange(call, &Instead { nr: OPENAT, arguments }, |regs| Then::Restore(Box::new(*regs), fd))
+    arrange(call, &Instead { nr: OPENAT, arguments }, |regs| Then::Restore(Box::new(*regs), Some(fd), same))
 }
 
 fn arrange(call: &Call, instead: &Instead, then: impl FnOnce(&Regs) -> Then) -> Outcome {
@@ -159,8 +179,8 @@ pub fn resume(call: &Call) -> Option<Outcome> {
     }
     Some(match pending.then {
         Then::Nothing => Ok(Reply::Continue),
-        Then::Restore(regs, lent) => {
-            let over = run_and_restore(call, &regs);
+        Then::Restore(regs, lent, shown) => {
+            let over = run_and_restore(call, &regs, shown);
             drop(lent);
             over
         }
@@ -169,7 +189,7 @@ pub fn resume(call: &Call) -> Option<Outcome> {
 
 /// Lets the kernel execute the call, and gives the program its registers back: system calls change no register but
 /// that of the result, and compilers rely on it.
-fn run_and_restore(call: &Call, regs: &Regs) -> Outcome {
+fn run_and_restore(call: &Call, regs: &Regs, shown: fn(u64) -> u64) -> Outcome {
     let _tracing = call.supervisor.tracing.read_recursive();
     let mut thread = Redirect::seize(call.tid())?;
     if let Err(errno) = call.supervisor.listener.answer_continue(call.notification.id) {
@@ -177,7 +197,7 @@ fn run_and_restore(call: &Call, regs: &Regs) -> Outcome {
     }
     let restored = thread.wait_stop().and_then(|result| {
         let mut regs = *regs;
-        regs.rax = result.rax;
+        regs.rax = shown(result.rax);
         // Not to be taken for a call that wants a restart.
         regs.orig_rax = u64::MAX;
         thread.set_regs(&regs)?;

@@ -345,7 +345,11 @@ impl Walk<'_> {
         use umvu_interface::Capabilities as C;
         let who = self.resolver.credentials;
         let overrides = who.capable(C::DAC_OVERRIDE) || who.capable(C::DAC_READ_SEARCH);
-        !overrides && (who.is_faked() || !self.at.inode.kernel_checks())
+        // The power of who is in a user namespace ends at objects of others.
+        let overrides = overrides && who.namespace.is_none();
+        // Processes are all the user's, whoever they run as: of theirs the kernel judges.
+        let fakes = who.is_faked() && self.at.mount.kind != MountKind::Proc;
+        !overrides && (fakes || !self.at.inode.kernel_checks())
     }
 
     /// The current place must be a directory that may be searched.

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use umvu_interface::{Credentials, Errno, Result};
 
 use crate::mount::Location;
+use crate::namespace::{Namespaces, Uts};
 use crate::view::View;
 
 /// The current directory of a process that the kernel does not know it by.
@@ -46,6 +47,8 @@ pub struct ProcessState {
     pub has_no_new_privs: bool,
     /// Limit of `RLIMIT_LOCKS` as the guest set it: (soft, hard).
     pub locks_limit: Option<(u64, u64)>,
+    /// Namespaces that are not those of the view.
+    pub namespaces: Namespaces,
 }
 
 impl ProcessState {
@@ -60,6 +63,7 @@ impl ProcessState {
             dumpable: None,
             has_no_new_privs: false,
             locks_limit: None,
+            namespaces: Namespaces::default(),
         }
     }
 
@@ -67,7 +71,12 @@ impl ProcessState {
     pub fn is_plain(&self) -> bool {
         let has_own = self.root.is_some() || self.cwd.is_some() || self.credentials.is_some() || self.umask.is_some();
         // With a limit of its own `/proc/PID/limits` has to be told otherwise than the kernel does.
-        !has_own && self.locks_limit.is_none() && self.view.is_plain()
+        !has_own && self.locks_limit.is_none() && self.namespaces.is_empty() && self.view.is_plain()
+    }
+
+    /// The names of the host.
+    pub fn uts(&self) -> &Arc<Uts> {
+        self.namespaces.uts.as_ref().unwrap_or(&self.view.uts)
     }
 }
 
@@ -85,6 +94,7 @@ impl PartialEq for ProcessState {
             && self.dumpable == other.dumpable
             && self.has_no_new_privs == other.has_no_new_privs
             && self.locks_limit == other.locks_limit
+            && self.namespaces == other.namespaces
     }
 }
 
@@ -100,6 +110,7 @@ impl Hash for ProcessState {
         self.dumpable.hash(state);
         self.has_no_new_privs.hash(state);
         self.locks_limit.hash(state);
+        self.namespaces.hash(state);
     }
 }
 

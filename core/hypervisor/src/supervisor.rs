@@ -19,6 +19,9 @@ use crate::resolve::{path_from_bottom, strip_prefix};
 use crate::state::{ProcessState, States};
 use crate::view::View;
 
+/// The number of the mount through which namespaces are seen: above all that are counted up.
+const NSFS_MOUNT: u64 = 1 << 30;
+
 /// What all workers share.
 pub struct Supervisor {
     /// The notifications.
@@ -56,6 +59,12 @@ pub struct Supervisor {
     pub watches: crate::interrupt::Watches,
     /// Held while our current directory is one that a socket is given its name from.
     pub naming: parking_lot::Mutex<()>,
+    /// Whether processes can be numbered anew.
+    pub pids: crate::Pids,
+    /// The first view.
+    pub first: std::sync::OnceLock<Arc<View>>,
+    /// Through which namespaces are seen.
+    pub nsfs: Arc<Mount>,
     /// Whether the main guest has ended.
     pub ended: AtomicBool,
     next_id: AtomicU64,
@@ -70,8 +79,10 @@ impl Supervisor {
         listener: Listener,
         modules: &'static [&'static ModuleDescriptor],
         nesting: crate::Nesting,
+        pids: crate::Pids,
         trace: Option<crate::trace::Trace>,
     ) -> std::io::Result<Self> {
+        let own = rustix::fs::stat("/proc/self/ns/mnt")?;
         Ok(Self {
             listener,
             threads: Threads::default(),
@@ -90,6 +101,9 @@ impl Supervisor {
             unreadable: dashmap::DashSet::new(),
             watches: crate::interrupt::Watches::default(),
             naming: parking_lot::Mutex::default(),
+            pids,
+            first: std::sync::OnceLock::new(),
+            nsfs: crate::namespace::nsfs::NsFs::mount(NSFS_MOUNT, own.st_dev),
             ended: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
         })
@@ -130,14 +144,17 @@ impl Supervisor {
         let flags = MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC | MountFlags::RELATIME;
         let mount = of_host(MountKind::Proc, proc.root(), proc, b"proc", flags);
         table.attach(mount, Location { mount: root, inode: covered }, b"proc")?;
-        Ok(View::new(self.next_id(), 0, table, Vec::new(), name, self.host_credentials.clone()))
+        let view = View::new(self.next_id(), 0, table, Vec::new(), name, self.host_credentials.clone());
+        Ok(self.first.get_or_init(|| view).clone())
     }
 
     /// The identity of a process.
     pub fn credentials(&self, state: &ProcessState) -> Arc<Credentials> {
+        let own = state.credentials.as_ref();
         match state.view.initial_credentials() {
-            None => self.host_credentials.clone(),
-            Some(initial) => state.credentials.clone().unwrap_or(initial),
+            // A user namespace does without a module that fakes identities.
+            None => own.filter(|c| c.namespace.is_some()).unwrap_or(&self.host_credentials).clone(),
+            Some(initial) => own.cloned().unwrap_or(initial),
         }
     }
 
@@ -162,6 +179,11 @@ impl Supervisor {
             at = parent;
         }
         false
+    }
+
+    /// Whether a process is in a pid namespace, or in one below it.
+    pub fn is_in(&self, namespace: &Arc<crate::namespace::PidNamespace>, pid: u32) -> bool {
+        self.state_of(pid).and_then(|s| s.namespaces.pid.clone()).is_some_and(|p| p.is_within(Some(namespace)))
     }
 
     /// The guests that live, and their records; a zombie has no directory and no files any more.
@@ -217,6 +239,47 @@ impl Supervisor {
         let path = rustix::fs::readlink(crate::guest::proc_path(fd), Vec::new()).ok()?;
         let has_it = |mount: &&&Arc<Mount>| mount.filesystem.path_of_host(path.to_bytes()).is_some();
         candidates.iter().find(has_it).map(|m| Arc::clone(m))
+    }
+
+    /// Gives a new process its own record.
+    ///
+    /// # Errors
+    /// - `ESRCH`: it is gone.
+    pub fn take_record(&self, pid: u32, state: ProcessState) -> Result<()> {
+        state.view.gets_namespaces();
+        let _changing = self.states.changing();
+        let number = self.states.number(state);
+        umvu_sys::guest::set_state_number(pid, number)
+    }
+
+    /// Ends the processes of a pid namespace when its init has ended: `zap_pid_ns_processes`.
+    ///
+    /// # Errors
+    /// - `ESRCH`: it has ended already.
+    /// - `EAGAIN`: no thread can be made.
+    pub fn end_with_init(self: &Arc<Self>, namespace: Arc<crate::namespace::PidNamespace>, init: u32) -> Result<()> {
+        use rustix::event::{poll, PollFd, PollFlags};
+        let pidfd = umvu_sys::guest::open_thread(init)?;
+        namespace.set_init(init);
+        let supervisor = self.clone();
+        let watch = move || {
+            while poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None) == Err(Errno::INTR) {}
+            namespace.end();
+            let is_in =
+                |state: &ProcessState| state.namespaces.pid.as_ref().is_some_and(|p| p.is_within(Some(&namespace)));
+            loop {
+                let left: Vec<u32> =
+                    supervisor.living().into_iter().filter(|(_, s)| is_in(s)).map(|(p, _)| p).collect();
+                if left.is_empty() {
+                    return;
+                }
+                left.into_iter().for_each(umvu_sys::guest::kill);
+                // They end when they are next scheduled.
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        };
+        let thread = std::thread::Builder::new().name("pid namespace".into()).stack_size(128 << 10);
+        thread.spawn(watch).map(drop).map_err(|_| Errno::AGAIN)
     }
 
     /// Drops the records that no guest carries any more.

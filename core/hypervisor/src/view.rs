@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use umvu_interface::{Credentials, Errno, FilesystemType, Identity, Module, ModuleDescriptor};
+use umvu_interface::{Credentials, Errno, FilesystemType, Identity, Module, ModuleDescriptor, UserNamespace};
 
 use crate::mount::MountTable;
+use crate::namespace::{new_number, Uts};
 
 /// A loaded module.
 #[derive(Clone)]
@@ -44,13 +45,19 @@ pub struct View {
     pub modules: RwLock<Vec<LoadedModule>>,
     /// What the views below brought.
     pub inherited: Vec<LoadedModule>,
-    /// Host and domain name.
-    pub names: RwLock<HostNames>,
+    /// Host and domain name, for who has no others.
+    pub uts: Arc<Uts>,
+    /// What stat(2) shows as the inode of its mount namespace; 0 for the first view's, which is the host's.
+    pub number: u64,
+    /// The user namespace that owns its mounts; `None` for the view's own.
+    pub owner: Option<Arc<UserNamespace>>,
     /// Debug tags that are on.
     pub debug: RwLock<Vec<u8>>,
     /// Held while the view changes.
     pub change: Mutex<()>,
     plain: AtomicBool,
+    /// Whether a process in it has ever had namespaces of its own: then `/proc` is never the host's again.
+    has_namespaces: AtomicBool,
     host: Arc<Credentials>,
     initial: RwLock<Option<Arc<Credentials>>>,
 }
@@ -75,32 +82,50 @@ impl View {
         name: Vec<u8>,
         host: Arc<Credentials>,
     ) -> Arc<Self> {
-        let view = Self {
-            id,
-            depth,
-            name: RwLock::new(name),
-            mounts: ArcSwap::from_pointee(table),
-            generation: AtomicU64::new(0),
-            modules: RwLock::default(),
-            inherited,
-            names: RwLock::default(),
-            debug: RwLock::default(),
-            change: Mutex::default(),
-            plain: AtomicBool::new(true),
-            host,
-            initial: RwLock::default(),
-        };
+        let mut view = Self::bare(id, depth, table, host);
+        (view.inherited, view.name) = (inherited, RwLock::new(name));
         view.update_plain();
         Arc::new(view)
     }
 
-    /// A view that starts with all that `self` has.
-    pub fn stacked(&self, id: u64, name: Vec<u8>) -> Arc<Self> {
+    fn bare(id: u64, depth: u32, table: MountTable, host: Arc<Credentials>) -> Self {
+        Self {
+            id,
+            depth,
+            name: RwLock::default(),
+            mounts: ArcSwap::from_pointee(table),
+            generation: AtomicU64::new(0),
+            modules: RwLock::default(),
+            inherited: Vec::new(),
+            uts: Uts::of_kernel(),
+            number: 0,
+            owner: None,
+            debug: RwLock::default(),
+            change: Mutex::default(),
+            plain: AtomicBool::new(true),
+            has_namespaces: AtomicBool::new(false),
+            host,
+            initial: RwLock::default(),
+        }
+    }
+
+    /// A view that starts with all that `self` has, but for the names of the host.
+    pub fn stacked(&self, id: u64, name: Vec<u8>, uts: Arc<Uts>, owner: Option<Arc<UserNamespace>>) -> Arc<Self> {
         let mut inherited = self.inherited.clone();
         inherited.extend(self.modules.read().iter().cloned());
-        let view = Self::new(id, self.depth + 1, (**self.mounts.load()).clone(), inherited, name, self.host.clone());
-        *view.names.write() = self.names.read().clone();
-        view
+        let mut view = Self::bare(id, self.depth + 1, (**self.mounts.load()).clone(), self.host.clone());
+        (view.inherited, view.name, view.uts) = (inherited, RwLock::new(name), uts);
+        (view.number, view.owner) = (new_number(), owner);
+        view.has_namespaces = AtomicBool::new(self.has_namespaces.load(Ordering::Acquire));
+        view.update_plain();
+        Arc::new(view)
+    }
+
+    /// Records that a process in it has namespaces of its own.
+    pub fn gets_namespaces(&self) {
+        if !self.has_namespaces.swap(true, Ordering::AcqRel) {
+            self.update_plain();
+        }
     }
 
     /// Whether files and identities are just the host's.
@@ -111,7 +136,8 @@ impl View {
     /// Decides anew whether files and identities are just the host's.
     pub fn update_plain(&self) {
         let identity = self.identity();
-        let plain = self.mounts.load().is_host() && identity.is_none();
+        let has_own = self.has_namespaces.load(Ordering::Acquire);
+        let plain = self.mounts.load().is_host() && identity.is_none() && !has_own;
         *self.initial.write() = identity.map(|i| Arc::new(i.enter(&self.host)));
         self.plain.store(plain, Ordering::Release);
     }

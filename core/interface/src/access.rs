@@ -36,19 +36,21 @@ pub fn may_access(credentials: &Credentials, stat: &Stat, want: Access) -> Resul
         return Ok(());
     }
     if stat.kind() == FileKind::Directory {
-        if credentials.capable(Capabilities::DAC_OVERRIDE) {
+        if credentials.capable_over(Capabilities::DAC_OVERRIDE, stat) {
             return Ok(());
         }
-        if credentials.capable(Capabilities::DAC_READ_SEARCH) && !want.contains(Access::WRITE) {
+        if credentials.capable_over(Capabilities::DAC_READ_SEARCH, stat) && !want.contains(Access::WRITE) {
             return Ok(());
         }
         return Err(Errno::ACCESS);
     }
-    if credentials.capable(Capabilities::DAC_READ_SEARCH) && want == Access::READ {
+    if credentials.capable_over(Capabilities::DAC_READ_SEARCH, stat) && want == Access::READ {
         return Ok(());
     }
     // Execution needs at least one x bit, whoever asks.
-    if credentials.capable(Capabilities::DAC_OVERRIDE) && (!want.contains(Access::EXEC) || stat.mode & 0o111 != 0) {
+    if credentials.capable_over(Capabilities::DAC_OVERRIDE, stat)
+        && (!want.contains(Access::EXEC) || stat.mode & 0o111 != 0)
+    {
         return Ok(());
     }
     Err(Errno::ACCESS)
@@ -64,7 +66,7 @@ pub fn may_delete(credentials: &Credentials, directory: &Stat, victim: &Stat) ->
     may_access(credentials, directory, Access::WRITE | Access::EXEC)?;
     let sticky = directory.mode & 0o1000 != 0;
     let owner = credentials.uid.fs == victim.uid || credentials.uid.fs == directory.uid;
-    if sticky && !owner && !credentials.capable(Capabilities::FOWNER) {
+    if sticky && !owner && !credentials.capable_over(Capabilities::FOWNER, victim) {
         return Err(Errno::PERM);
     }
     Ok(())
@@ -84,6 +86,7 @@ mod tests {
             capabilities,
             securebits: 0,
             origin: Origin::Faked,
+            namespace: None,
         }
     }
 

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::user_namespace::{to_inside, to_view, IdMap, UserNamespace, OVERFLOW_ID};
+use crate::Stat;
+
 /// The four ids that Linux keeps for a user or a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ids {
@@ -56,6 +59,8 @@ impl Capabilities {
     pub const SETPCAP: u64 = 1 << 8;
     /// `CAP_SYS_CHROOT`.
     pub const SYS_CHROOT: u64 = 1 << 18;
+    /// `CAP_SYS_PTRACE`.
+    pub const SYS_PTRACE: u64 = 1 << 19;
     /// `CAP_SYS_ADMIN`.
     pub const SYS_ADMIN: u64 = 1 << 21;
     /// `CAP_SYS_RESOURCE`.
@@ -98,12 +103,90 @@ pub struct Credentials {
     pub securebits: u32,
     /// Host or faked.
     pub origin: Origin,
+    /// The user namespace that the capabilities are good for; `None` for the view's own.
+    pub namespace: Option<Arc<UserNamespace>>,
 }
 
 impl Credentials {
     /// Whether an effective capability (a `Capabilities` bit) is held.
     pub fn capable(&self, capability: u64) -> bool {
         self.capabilities.effective & capability != 0
+    }
+
+    /// Whether an effective capability is held that is good for an object: who is in a user namespace has power over
+    /// what belongs to those whom it knows. `capable_wrt_inode_uidgid` of `kernel/capability.c`.
+    pub fn capable_over(&self, capability: u64, stat: &Stat) -> bool {
+        let is_known = || self.user_inside(stat.uid).is_some() && self.group_inside(stat.gid).is_some();
+        self.capable(capability) && is_known()
+    }
+
+    /// Whether an effective capability is held in a user namespace (`None`: the view's own): `cap_capable` of
+    /// `security/commoncap.c`.
+    pub fn capable_in(&self, namespace: Option<&Arc<UserNamespace>>, capability: u64) -> bool {
+        let own_level = self.namespace.as_ref().map_or(0, |n| n.level);
+        let mut at = namespace;
+        loop {
+            if at == self.namespace.as_ref() {
+                return self.capable(capability);
+            }
+            let Some(here) = at.filter(|here| here.level > own_level) else { return false };
+            // Who made a namespace has every capability in it.
+            if here.parent == self.namespace && here.owner.0 == self.uid.effective {
+                return true;
+            }
+            at = here.parent.as_ref();
+        }
+    }
+
+    fn users(&self) -> Option<&IdMap> {
+        self.namespace.as_ref().map(|n| &n.users)
+    }
+
+    fn groups_map(&self) -> Option<&IdMap> {
+        self.namespace.as_ref().map(|n| &n.groups)
+    }
+
+    /// The number by which the process knows a user of the view, if it does.
+    pub fn user_inside(&self, uid: u32) -> Option<u32> {
+        to_inside(self.users(), uid)
+    }
+
+    /// The number by which the process knows a group of the view, if it does.
+    pub fn group_inside(&self, gid: u32) -> Option<u32> {
+        to_inside(self.groups_map(), gid)
+    }
+
+    /// The user of the view who is root for the process; nobody is before there is a map.
+    pub fn root(&self) -> Option<u32> {
+        self.user_meant(0)
+    }
+
+    /// The number by which the process knows a user of the view: `from_kuid_munged`.
+    pub fn user_shown(&self, uid: u32) -> u32 {
+        self.user_inside(uid).unwrap_or(OVERFLOW_ID)
+    }
+
+    /// The number by which the process knows a group of the view.
+    pub fn group_shown(&self, gid: u32) -> u32 {
+        self.group_inside(gid).unwrap_or(OVERFLOW_ID)
+    }
+
+    /// The user of the view whom the process means by a number: `make_kuid`.
+    pub fn user_meant(&self, uid: u32) -> Option<u32> {
+        to_view(self.users(), uid)
+    }
+
+    /// The group of the view that the process means by a number.
+    pub fn group_meant(&self, gid: u32) -> Option<u32> {
+        to_view(self.groups_map(), gid)
+    }
+
+    /// An object's metadata with the ids by which the process knows them.
+    pub fn shown(&self, stat: Stat) -> Stat {
+        if self.namespace.is_none() {
+            return stat;
+        }
+        Stat { uid: self.user_shown(stat.uid), gid: self.group_shown(stat.gid), ..stat }
     }
 
     /// Whether `gid` is the file-system group or one of the supplementary groups.

@@ -8,6 +8,7 @@ mod caller;
 mod inode;
 mod module;
 mod name;
+mod user_namespace;
 
 pub use access::{may_access, may_delete, Access};
 pub use caller::{Caller, Capabilities, Credentials, Ids, Origin};
@@ -22,6 +23,7 @@ pub use module::{
 pub use name::Name;
 pub use rustix::fs::OFlags;
 pub use rustix::io::Errno;
+pub use user_namespace::{Extent, IdMap, UserNamespace, OVERFLOW_ID};
 
 /// Outcome of an operation on a file tree.
 pub type Result<T> = core::result::Result<T, Errno>;

@@ -150,6 +150,23 @@ fn raw_pid(tid: u32) -> Result<libc::pid_t, Errno> {
     }
 }
 
+/// Sends a signal to a process, if both are there.
+pub fn signal(pid: u32, number: u32) {
+    let signal = i32::try_from(number).ok().and_then(rustix::process::Signal::from_named_raw);
+    if let (Ok(pid), Some(signal)) = (rustix_pid(pid), signal) {
+        // gone is as good as told
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// Kills a process, if it is still there.
+pub fn kill(pid: u32) {
+    if let Ok(pid) = rustix_pid(pid) {
+        // gone is as good as killed
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
 pub(crate) fn nix_pid(tid: u32) -> Result<nix::unistd::Pid, Errno> {
     raw_pid(tid).map(nix::unistd::Pid::from_raw)
 }

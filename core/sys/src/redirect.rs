@@ -49,6 +49,8 @@ pub enum Stop {
     Call,
     /// It is about to take a signal.
     Signal(i32),
+    /// It has made a child, which is traced too and stops before its first instruction: [`Redirect::child`].
+    Forked(u32),
     /// Anything else: job control.
     Other,
 }
@@ -87,8 +89,27 @@ impl Redirect {
     /// - `ESRCH`: there is no such thread.
     /// - `EPERM`: it is traced by another, is not dumpable, or has another user's identity.
     pub fn seize(tid: u32) -> Result<Self, Errno> {
+        Self::seize_with(tid, ptrace::Options::PTRACE_O_TRACESYSGOOD)
+    }
+
+    /// As [`Redirect::seize`], and what the thread forks is traced from its beginning.
+    ///
+    /// # Errors
+    /// As [`Redirect::seize`].
+    pub fn seize_with_children(tid: u32) -> Result<Self, Errno> {
+        use ptrace::Options;
+        let forks = Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK | Options::PTRACE_O_TRACECLONE;
+        Self::seize_with(tid, Options::PTRACE_O_TRACESYSGOOD | forks)
+    }
+
+    /// A child that [`Stop::Forked`] told of. It must be waited for and detached as any other.
+    pub fn child(&mut self, tid: u32) -> Self {
+        Self { tid, state: State::Seized, _here: PhantomData }
+    }
+
+    fn seize_with(tid: u32, options: ptrace::Options) -> Result<Self, Errno> {
         let pid = guest::nix_pid(tid)?;
-        ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD).map_err(from_nix)?;
+        ptrace::seize(pid, options).map_err(from_nix)?;
         let mut redirect = Self { tid, state: State::Seized, _here: PhantomData };
         if let Err(error) = ptrace::interrupt(pid) {
             // it died in between
@@ -134,6 +155,8 @@ impl Redirect {
     pub fn go_on(&mut self) -> Result<Stop, Errno> {
         /// What `PTRACE_O_TRACESYSGOOD` marks the stop of a call with: ptrace(2).
         const CALL: i32 = libc::SIGTRAP | 0x80;
+        /// `PTRACE_EVENT_FORK`, `PTRACE_EVENT_VFORK` and `PTRACE_EVENT_CLONE`.
+        const FORKS: [i32; 3] = [libc::SIGTRAP | 1 << 8, libc::SIGTRAP | 2 << 8, libc::SIGTRAP | 3 << 8];
         if self.state != State::Stopped {
             return Err(Errno::SRCH);
         }
@@ -141,6 +164,10 @@ impl Redirect {
         self.state = State::Seized;
         match self.next_stop()?.trapping_signal() {
             Some(CALL) => Ok(Stop::Call),
+            Some(event) if FORKS.contains(&event) => {
+                let child = ptrace::getevent(guest::nix_pid(self.tid)?).map_err(|error| self.gone(error))?;
+                u32::try_from(child).map(Stop::Forked).map_err(|_| Errno::SRCH)
+            }
             // a stop that is none for a signal has its event in the upper half
             Some(signal) if (1..0x80).contains(&signal) => Ok(Stop::Signal(signal)),
             _ => Ok(Stop::Other),

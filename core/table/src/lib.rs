@@ -26,6 +26,8 @@ pub enum Tier {
     Allow,
     /// The supervisor, if the condition holds; the kernel otherwise.
     Notify(Condition),
+    /// The supervisor where processes can be numbered anew; the kernel in all other views.
+    Number,
     /// The filter, with this errno, for this reason.
     Refuse(i32, &'static str),
 }
@@ -98,6 +100,9 @@ macro_rules! tier {
     (notify $family:ident when_any_bits $index:literal [$mask:literal]) => {
         Tier::Notify(Condition::AnyBits($index, $mask))
     };
+    (number $family:ident) => {
+        Tier::Number
+    };
     (refuse $errno:ident $reason:literal) => {
         Tier::Refuse(linux_raw_sys::errno::$errno as i32, $reason)
     };
@@ -112,6 +117,9 @@ macro_rules! tier {
 
 macro_rules! family {
     (notify $family:ident) => {
+        Some(stringify!($family))
+    };
+    (number $family:ident) => {
         Some(stringify!($family))
     };
     ($tier:ident $($errno:ident)?) => {

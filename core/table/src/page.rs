@@ -14,6 +14,7 @@ Every system call of Linux on x86_64 and what a view does with it. This page is 
 - **native**: the kernel runs the call, the supervisor never sees it.
 - **notified**: the supervisor answers the call from the caller's view; the note names the file of its handler and, where
   only some calls are notified, which ones. The others are native.
+- **numbered**: notified in views that are started with `--pid-namespaces`, native in all others.
 - **refused**: the call fails with the error given, for the reason given.
 
 Calls of 32-bit programs (`int 0x80`) stand at the end. Calls of the x32 ABI are refused with ENOSYS.
@@ -38,10 +39,11 @@ The arguments are the words in their order, unless they are listed: `1:2` is one
 pub fn page() -> String {
     let count = |wanted: fn(&Tier) -> bool| ROWS.iter().filter(|row| wanted(&row.tier)).count();
     let mut page = format!(
-        "{HEAD}\n{} calls: {} native, {} notified, {} refused.\n\n| number | name | arguments | tier | note |\n|---|---|---|---|---|\n",
+        "{HEAD}\n{} calls: {} native, {} notified, {} numbered, {} refused.\n\n| number | name | arguments | tier | note |\n|---|---|---|---|---|\n",
         ROWS.len(),
         count(|tier| matches!(tier, Tier::Allow)),
         count(|tier| matches!(tier, Tier::Notify(_))),
+        count(|tier| matches!(tier, Tier::Number)),
         count(|tier| matches!(tier, Tier::Refuse(..))),
     );
     for row in ROWS {
@@ -108,6 +110,7 @@ fn line(row: &Row) -> String {
             notes.extend(condition_text(row, condition));
             ("notified", notes)
         }
+        Tier::Number => ("numbered", vec![format!("`handlers/{}`", row.family.unwrap_or_default())]),
         Tier::Refuse(errno, reason) => ("refused", vec![refusal(errno, reason)]),
     };
     if !matches!(row.tier, Tier::Refuse(..)) {

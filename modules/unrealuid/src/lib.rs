@@ -63,6 +63,7 @@ impl Identity for Policy {
                 capabilities: Capabilities::full(),
                 securebits: 0,
                 origin: Origin::Faked,
+                namespace: None,
             },
             First::Keep => {
                 let changing = Capabilities::SETUID | Capabilities::SETGID;
@@ -92,6 +93,7 @@ mod tests {
             capabilities: Capabilities::none(),
             securebits: 0,
             origin: Origin::Host,
+            namespace: None,
         }
     }
 

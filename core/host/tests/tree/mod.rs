@@ -73,7 +73,7 @@ pub fn name(name: &str) -> Name {
 pub fn credentials(uid: u32, origin: Origin) -> Credentials {
     let capabilities = if uid == 0 { Capabilities::full() } else { Capabilities::none() };
     let ids = Ids::all(uid);
-    Credentials { uid: ids, gid: ids, groups: Arc::from([]), capabilities, securebits: 0, origin }
+    Credentials { uid: ids, gid: ids, groups: Arc::from([]), capabilities, securebits: 0, origin, namespace: None }
 }
 
 /// Calls `with` for root of the view.

@@ -91,7 +91,7 @@ fn chmod_place(call: &Call, place: &Location, mode: u32) -> Outcome {
         let who = call.credentials();
         owner_or(&who, &stat, Capabilities::FOWNER)?;
         // setattr_prepare: a group one is not in loses set-gid.
-        if !who.in_group(stat.gid) && !who.capable(Capabilities::FSETID) {
+        if !who.in_group(stat.gid) && !who.capable_over(Capabilities::FSETID, &stat) {
             mode &= !SETGID;
         }
     }
@@ -99,7 +99,7 @@ fn chmod_place(call: &Call, place: &Location, mode: u32) -> Outcome {
 }
 
 fn owner_or(who: &Credentials, stat: &Stat, capability: u64) -> Result<()> {
-    if who.uid.fs == stat.uid || who.capable(capability) {
+    if who.uid.fs == stat.uid || who.capable_over(capability, stat) {
         Ok(())
     } else {
         Err(Errno::PERM)
@@ -141,13 +141,18 @@ pub fn fchown(call: &Call) -> Outcome {
 /// `chown_common` of `fs/open.c` and `setattr_prepare` of `fs/attr.c`.
 fn chown_place(call: &Call, place: &Location, uid: u32, gid: u32) -> Outcome {
     writable(place)?;
-    let uid = (uid != u32::MAX).then_some(uid);
-    let gid = (gid != u32::MAX).then_some(gid);
+    let asks = call.credentials();
+    let meant = |id: u32, meaning: &dyn Fn(u32) -> Option<u32>| match id {
+        u32::MAX => Ok(None),
+        id => meaning(id).map(Some).ok_or(Errno::INVAL),
+    };
+    let uid = meant(uid, &|id| asks.user_meant(id))?;
+    let gid = meant(gid, &|id| asks.group_meant(id))?;
     let mut wanted = SetAttr { uid, gid, ..SetAttr::default() };
     if !place.inode.kernel_checks() {
         let stat = place.inode.stat()?;
         let who = call.credentials();
-        let may_chown = who.capable(Capabilities::CHOWN);
+        let may_chown = who.capable_over(Capabilities::CHOWN, &stat);
         if uid.is_some_and(|u| !(may_chown || who.uid.fs == stat.uid && u == stat.uid)) {
             return Err(Errno::PERM.into());
         }
@@ -360,7 +365,7 @@ fn set_times(call: &Call, place: &Location, (atime, mtime): (SetTime, SetTime)) 
     if !place.inode.kernel_checks() {
         let stat = place.inode.stat()?;
         let who = call.credentials();
-        let owner = who.uid.fs == stat.uid || who.capable(Capabilities::FOWNER);
+        let owner = who.uid.fs == stat.uid || who.capable_over(Capabilities::FOWNER, &stat);
         if !owner {
             if (atime, mtime) != NOW {
                 return Err(Errno::PERM.into());

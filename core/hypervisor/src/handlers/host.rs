@@ -12,7 +12,7 @@ const FIRST_FIELD: usize = 9;
 
 /// `uname(name)`.
 pub fn uname(call: &Call) -> Outcome {
-    let names = call.state.view.names.read().clone();
+    let names = call.state.uts().names.read().clone();
     if names == Default::default() {
         return Ok(Reply::Continue);
     }
@@ -65,12 +65,13 @@ fn set(call: &Call, put: impl FnOnce(&mut crate::view::HostNames, Vec<u8>)) -> O
     if !call.credentials().is_faked() {
         return Ok(Reply::Continue);
     }
-    if !call.credentials().capable(Capabilities::SYS_ADMIN) {
+    let uts = call.state.uts();
+    if !call.credentials().capable_in(uts.space.owner.as_ref(), Capabilities::SYS_ADMIN) {
         return Err(Errno::PERM.into());
     }
     let length = usize::try_from(call.i32(1)).ok().filter(|l| *l < FIELD).ok_or(Errno::INVAL)?;
     let mut name = vec![0; length];
     crate::guest::read_exact(call.tid(), call.raw(0), &mut name)?;
-    put(&mut call.state.view.names.write(), name);
+    put(&mut uts.names.write(), name);
     DONE
 }

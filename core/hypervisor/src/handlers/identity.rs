@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use umvu_interface::{Capabilities, Credentials, Errno, Ids};
+use umvu_interface::{Capabilities, Credentials, Errno, Ids, UserNamespace};
 use umvu_table::i386::{long_id, short_id};
 
 use crate::call::{Call, Outcome, Reply, DONE};
@@ -36,37 +36,43 @@ fn id(call: &Call, value: u32) -> Outcome {
 
 /// `getuid()`.
 pub fn getuid(call: &Call) -> Outcome {
-    id(call, faked!(call).uid.real)
+    let who = faked!(call);
+    id(call, who.user_shown(who.uid.real))
 }
 
 /// `geteuid()`.
 pub fn geteuid(call: &Call) -> Outcome {
-    id(call, faked!(call).uid.effective)
+    let who = faked!(call);
+    id(call, who.user_shown(who.uid.effective))
 }
 
 /// `getgid()`.
 pub fn getgid(call: &Call) -> Outcome {
-    id(call, faked!(call).gid.real)
+    let who = faked!(call);
+    id(call, who.group_shown(who.gid.real))
 }
 
 /// `getegid()`.
 pub fn getegid(call: &Call) -> Outcome {
-    id(call, faked!(call).gid.effective)
+    let who = faked!(call);
+    id(call, who.group_shown(who.gid.effective))
 }
 
 /// `getresuid(ruid, euid, suid)`.
 pub fn getresuid(call: &Call) -> Outcome {
-    three(call, faked!(call).uid)
+    let who = faked!(call);
+    three(call, who.uid, |id| who.user_shown(id))
 }
 
 /// `getresgid(rgid, egid, sgid)`.
 pub fn getresgid(call: &Call) -> Outcome {
-    three(call, faked!(call).gid)
+    let who = faked!(call);
+    three(call, who.gid, |id| who.group_shown(id))
 }
 
-fn three(call: &Call, ids: Ids) -> Outcome {
+fn three(call: &Call, ids: Ids, shown: impl Fn(u32) -> u32) -> Outcome {
     for (index, value) in [ids.real, ids.effective, ids.saved].into_iter().enumerate() {
-        call.write(call.raw(index), &bytes_of(call, value))?;
+        call.write(call.raw(index), &bytes_of(call, shown(value)))?;
     }
     DONE
 }
@@ -86,8 +92,9 @@ fn fix_capabilities(old: &Credentials, new: &mut Credentials) {
     if old.securebits & NO_SETUID_FIXUP != 0 {
         return;
     }
-    let had = [old.uid.real, old.uid.effective, old.uid.saved].contains(&0);
-    let has = [new.uid.real, new.uid.effective, new.uid.saved].contains(&0);
+    let is_root = |uid: u32| old.root() == Some(uid);
+    let had = [old.uid.real, old.uid.effective, old.uid.saved].into_iter().any(is_root);
+    let has = [new.uid.real, new.uid.effective, new.uid.saved].into_iter().any(is_root);
     if had && !has {
         if old.securebits & KEEP_CAPS == 0 {
             new.capabilities.permitted = 0;
@@ -95,10 +102,10 @@ fn fix_capabilities(old: &Credentials, new: &mut Credentials) {
         }
         new.capabilities.ambient = 0;
     }
-    if old.uid.effective == 0 && new.uid.effective != 0 {
+    if is_root(old.uid.effective) && !is_root(new.uid.effective) {
         new.capabilities.effective = 0;
     }
-    if old.uid.effective != 0 && new.uid.effective == 0 {
+    if !is_root(old.uid.effective) && is_root(new.uid.effective) {
         new.capabilities.effective = new.capabilities.permitted;
     }
 }
@@ -112,10 +119,11 @@ fn fix_fs_capabilities(old: &Credentials, new: &mut Credentials) {
     if old.securebits & NO_SETUID_FIXUP != 0 {
         return;
     }
-    if old.uid.fs == 0 && new.uid.fs != 0 {
+    let is_root = |uid: u32| old.root() == Some(uid);
+    if is_root(old.uid.fs) && !is_root(new.uid.fs) {
         new.capabilities.effective &= !FS;
     }
-    if old.uid.fs != 0 && new.uid.fs == 0 {
+    if !is_root(old.uid.fs) && is_root(new.uid.fs) {
         new.capabilities.effective |= new.capabilities.permitted & FS;
     }
 }
@@ -123,10 +131,7 @@ fn fix_fs_capabilities(old: &Credentials, new: &mut Credentials) {
 /// `setuid(uid)`.
 pub fn setuid(call: &Call) -> Outcome {
     let old = faked!(call);
-    let uid = call.u32(0);
-    if uid == u32::MAX {
-        return Err(Errno::INVAL.into());
-    }
+    let uid = user(call, &old, 0)?.ok_or(Errno::INVAL)?;
     let mut new = (*old).clone();
     if old.capable(Capabilities::SETUID) {
         new.uid.real = uid;
@@ -143,10 +148,7 @@ pub fn setuid(call: &Call) -> Outcome {
 /// `setgid(gid)`.
 pub fn setgid(call: &Call) -> Outcome {
     let old = faked!(call);
-    let gid = call.u32(0);
-    if gid == u32::MAX {
-        return Err(Errno::INVAL.into());
-    }
+    let gid = group(call, &old, 0)?.ok_or(Errno::INVAL)?;
     let mut new = (*old).clone();
     if old.capable(Capabilities::SETGID) {
         new.gid = Ids::all(gid);
@@ -159,15 +161,30 @@ pub fn setgid(call: &Call) -> Outcome {
     become_(call, new)
 }
 
-fn given(value: u32) -> Option<u32> {
-    (value != u32::MAX).then_some(value)
+/// The user an argument means; `None` for -1.
+///
+/// # Errors
+/// - `EINVAL`: the caller's user namespace does not know the number.
+fn user(call: &Call, who: &Credentials, index: usize) -> Result<Option<u32>, Errno> {
+    match call.u32(index) {
+        u32::MAX => Ok(None),
+        uid => who.user_meant(uid).map(Some).ok_or(Errno::INVAL),
+    }
+}
+
+/// The group an argument means; as [`user`].
+fn group(call: &Call, who: &Credentials, index: usize) -> Result<Option<u32>, Errno> {
+    match call.u32(index) {
+        u32::MAX => Ok(None),
+        gid => who.group_meant(gid).map(Some).ok_or(Errno::INVAL),
+    }
 }
 
 /// `setreuid(ruid, euid)`.
 pub fn setreuid(call: &Call) -> Outcome {
     let old = faked!(call);
     let mut new = (*old).clone();
-    new.uid = change_two(old.uid, given(call.u32(0)), given(call.u32(1)), old.capable(Capabilities::SETUID))?;
+    new.uid = change_two(old.uid, user(call, &old, 0)?, user(call, &old, 1)?, old.capable(Capabilities::SETUID))?;
     fix_capabilities(&old, &mut new);
     become_(call, new)
 }
@@ -176,7 +193,7 @@ pub fn setreuid(call: &Call) -> Outcome {
 pub fn setregid(call: &Call) -> Outcome {
     let old = faked!(call);
     let mut new = (*old).clone();
-    new.gid = change_two(old.gid, given(call.u32(0)), given(call.u32(1)), old.capable(Capabilities::SETGID))?;
+    new.gid = change_two(old.gid, group(call, &old, 0)?, group(call, &old, 1)?, old.capable(Capabilities::SETGID))?;
     become_(call, new)
 }
 
@@ -205,7 +222,8 @@ fn change_two(old: Ids, real: Option<u32>, effective: Option<u32>, capable: bool
 pub fn setresuid(call: &Call) -> Outcome {
     let old = faked!(call);
     let mut new = (*old).clone();
-    new.uid = change_three(call, old.uid, old.capable(Capabilities::SETUID))?;
+    let wanted = [user(call, &old, 0)?, user(call, &old, 1)?, user(call, &old, 2)?];
+    new.uid = change_three(wanted, old.uid, old.capable(Capabilities::SETUID))?;
     fix_capabilities(&old, &mut new);
     become_(call, new)
 }
@@ -214,12 +232,12 @@ pub fn setresuid(call: &Call) -> Outcome {
 pub fn setresgid(call: &Call) -> Outcome {
     let old = faked!(call);
     let mut new = (*old).clone();
-    new.gid = change_three(call, old.gid, old.capable(Capabilities::SETGID))?;
+    let wanted = [group(call, &old, 0)?, group(call, &old, 1)?, group(call, &old, 2)?];
+    new.gid = change_three(wanted, old.gid, old.capable(Capabilities::SETGID))?;
     become_(call, new)
 }
 
-fn change_three(call: &Call, old: Ids, capable: bool) -> Result<Ids, Errno> {
-    let wanted = [given(call.u32(0)), given(call.u32(1)), given(call.u32(2))];
+fn change_three(wanted: [Option<u32>; 3], old: Ids, capable: bool) -> Result<Ids, Errno> {
     let own = [old.real, old.effective, old.saved];
     if !capable && wanted.iter().flatten().any(|id| !own.contains(id)) {
         return Err(Errno::PERM);
@@ -231,28 +249,28 @@ fn change_three(call: &Call, old: Ids, capable: bool) -> Result<Ids, Errno> {
 /// `setfsuid(uid)`: gives the old id, whatever happens.
 pub fn setfsuid(call: &Call) -> Outcome {
     let old = faked!(call);
-    let uid = call.u32(0);
     let own = [old.uid.real, old.uid.effective, old.uid.saved, old.uid.fs];
-    if uid != u32::MAX && (own.contains(&uid) || old.capable(Capabilities::SETUID)) {
+    let wanted = user(call, &old, 0).ok().flatten();
+    if let Some(uid) = wanted.filter(|uid| own.contains(uid) || old.capable(Capabilities::SETUID)) {
         let mut new = (*old).clone();
         new.uid.fs = uid;
         fix_fs_capabilities(&old, &mut new);
         become_(call, new)?;
     }
-    Ok(Reply::Value(old.uid.fs.into()))
+    Ok(Reply::Value(old.user_shown(old.uid.fs).into()))
 }
 
 /// `setfsgid(gid)`: gives the old id, whatever happens.
 pub fn setfsgid(call: &Call) -> Outcome {
     let old = faked!(call);
-    let gid = call.u32(0);
     let own = [old.gid.real, old.gid.effective, old.gid.saved, old.gid.fs];
-    if gid != u32::MAX && (own.contains(&gid) || old.capable(Capabilities::SETGID)) {
+    let wanted = group(call, &old, 0).ok().flatten();
+    if let Some(gid) = wanted.filter(|gid| own.contains(gid) || old.capable(Capabilities::SETGID)) {
         let mut new = (*old).clone();
         new.gid.fs = gid;
         become_(call, new)?;
     }
-    Ok(Reply::Value(old.gid.fs.into()))
+    Ok(Reply::Value(old.group_shown(old.gid.fs).into()))
 }
 
 /// `getgroups(size, list)`.
@@ -266,7 +284,7 @@ pub fn getgroups(call: &Call) -> Outcome {
     if who.groups.len() > size {
         return Err(Errno::INVAL.into());
     }
-    let bytes: Vec<u8> = who.groups.iter().flat_map(|g| bytes_of(call, *g)).collect();
+    let bytes: Vec<u8> = who.groups.iter().flat_map(|g| bytes_of(call, who.group_shown(*g))).collect();
     call.write(call.raw(1), &bytes)?;
     count
 }
@@ -275,7 +293,11 @@ pub fn getgroups(call: &Call) -> Outcome {
 pub fn setgroups(call: &Call) -> Outcome {
     const NGROUPS_MAX: usize = 65536;
     let old = faked!(call);
-    if !old.capable(Capabilities::SETGID) {
+    // may_setgroups of kernel/groups.c: in a user namespace not before its groups are mapped.
+    let allows = |n: &Arc<UserNamespace>| {
+        !n.groups.extents().is_empty() && !n.setgroups_denied.load(std::sync::atomic::Ordering::Acquire)
+    };
+    if !old.capable(Capabilities::SETGID) || !old.namespace.as_ref().is_none_or(allows) {
         return Err(Errno::PERM.into());
     }
     let count = usize::try_from(call.i32(0)).ok().filter(|c| *c <= NGROUPS_MAX).ok_or(Errno::INVAL)?;
@@ -287,10 +309,9 @@ pub fn setgroups(call: &Call) -> Outcome {
         [a, b, c, d] => u32::from_ne_bytes([a, b, c, d]),
         _ => u32::MAX,
     };
-    let mut groups: Vec<u32> = bytes.chunks_exact(size).map(word).collect();
-    if groups.contains(&u32::MAX) {
-        return Err(Errno::INVAL.into());
-    }
+    let meant = |gid| if gid == u32::MAX { None } else { old.group_meant(gid) };
+    let groups: Option<Vec<u32>> = bytes.chunks_exact(size).map(|b| meant(word(b))).collect();
+    let mut groups = groups.ok_or(Errno::INVAL)?;
     groups.sort_unstable();
     let mut new = (*old).clone();
     new.groups = Arc::from(groups);

@@ -14,27 +14,36 @@ mod fifo;
 mod host;
 mod identity;
 mod landlock;
+mod limit;
 mod lock;
 mod mount;
 mod mount_api;
 mod mount_query;
+mod namespace;
 mod open;
 mod open_object;
+mod pid;
 mod process;
 mod rename;
 mod signal;
 mod socket;
+mod spawn;
 mod stat;
 mod tree;
 mod view;
 mod watch;
 mod xattr;
 
+pub use namespace::may_look;
+
 macro_rules! handler {
     ($call:ident $name:ident allow) => {
         Ok(Reply::Continue)
     };
     ($call:ident $name:ident notify $family:ident) => {
+        $family::$name($call)
+    };
+    ($call:ident $name:ident number $family:ident) => {
         $family::$name($call)
     };
     ($call:ident $name:ident refuse $errno:ident) => {

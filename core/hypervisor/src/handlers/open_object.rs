@@ -14,6 +14,7 @@ use crate::handlers::attribute::without_set_ids;
 use crate::handlers::fifo;
 use crate::handlers::open::LARGE_FILE;
 use crate::mount::{Location, MountKind};
+use crate::namespace::nsfs::NsInode;
 use crate::resolve::ResolveFlags;
 
 /// What is asked of an open.
@@ -86,10 +87,14 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
         _ => {}
     }
     permitted(call, place, want)?;
+    if NsInode::namespace_of(&place.inode).is_some() {
+        let fd = call.supervisor.placeholders.make(place.clone(), flags)?;
+        return Ok(Reply::Descriptor(fd, how.close_on_exec()));
+    }
     if flags.contains(OFlags::NOATIME) && !place.inode.kernel_checks() {
         let stat = place.inode.stat()?;
         let who = call.credentials();
-        if who.uid.fs != stat.uid && !who.capable(Capabilities::FOWNER) {
+        if who.uid.fs != stat.uid && !who.capable_over(Capabilities::FOWNER, &stat) {
             return Err(Errno::PERM.into());
         }
     }
@@ -161,7 +166,7 @@ pub fn give_placeholder(call: &Call, place: &Location, fd: OwnedFd, close_on_exe
 }
 
 fn open_path(call: &Call, place: &Location, how: How, kind: FileKind) -> Outcome {
-    if place.mount.kind != MountKind::Tree || kind != FileKind::Directory {
+    if !is_placeholder(place) || kind != FileKind::Directory {
         if let Some(fd) = place.inode.host_fd() {
             return hand_over_path(call, place, rustix::io::fcntl_dupfd_cloexec(fd, 0)?, how);
         }
@@ -181,8 +186,14 @@ fn hand_over_path(call: &Call, place: &Location, fd: OwnedFd, how: How) -> Outco
     }
 }
 
+/// Whether the descriptor of a directory is no real one: the kernel would list other names.
+fn is_placeholder(place: &Location) -> bool {
+    let proc = place.inode.as_any().downcast_ref::<ProcInode>();
+    place.mount.kind == MountKind::Tree || proc.is_some_and(|inode| inode.namespace().is_some())
+}
+
 fn open_directory(call: &Call, place: &Location, how: How) -> Outcome {
-    if place.mount.kind == MountKind::Tree {
+    if is_placeholder(place) {
         let fd = call.supervisor.placeholders.make(place.clone(), how.flags)?;
         return Ok(Reply::Descriptor(fd, how.close_on_exec()));
     }
@@ -212,7 +223,8 @@ pub fn permitted(call: &Call, place: &Location, want: Access) -> core::result::R
         return Ok(());
     }
     let credentials = call.credentials();
-    if credentials.is_faked() && credentials.capable(Capabilities::DAC_OVERRIDE) && !want.contains(Access::EXEC) {
+    let overrides = credentials.namespace.is_none() && credentials.capable(Capabilities::DAC_OVERRIDE);
+    if credentials.is_faked() && overrides && !want.contains(Access::EXEC) {
         return Ok(());
     }
     Ok(may_access(&credentials, &place.inode.stat()?, want)?)

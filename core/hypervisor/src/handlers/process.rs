@@ -1,14 +1,9 @@
-//! prctl, resource limits, namespaces: what a process asks about itself and the view must answer or watch.
+//! prctl, reboot, fcntl: what a process asks about itself and the view must answer or watch.
 
 use umvu_interface::{Capabilities, Errno};
-use umvu_table::i386::{Abi, Form};
 
-use crate::abi_i386;
 use crate::call::{Call, Outcome, Reply, DONE};
 use crate::guest;
-
-const RLIMIT_LOCKS: u32 = 10;
-const PRLIMIT64: u32 = 302;
 
 /// `prctl(option, ...)`: only the options that the table names come here.
 pub fn prctl(call: &Call) -> Outcome {
@@ -37,6 +32,11 @@ pub fn prctl(call: &Call) -> Outcome {
             DONE
         }
         libc::PR_SET_SECCOMP if call.raw(1) == u64::from(libc::SECCOMP_MODE_FILTER) => may_filter(call, call.raw(2)),
+        // That an init takes in orphans is no property it has asked for.
+        libc::PR_GET_CHILD_SUBREAPER if super::pid::is_init(call) => {
+            call.write(call.raw(1), &0i32.to_ne_bytes())?;
+            DONE
+        }
         libc::PR_GET_SECUREBITS
         | libc::PR_SET_SECUREBITS
         | libc::PR_GET_KEEPCAPS
@@ -157,116 +157,6 @@ fn capability(number: u64) -> Result<u64, Errno> {
         return Err(Errno::INVAL);
     }
     Ok(bit)
-}
-
-/// `getrlimit(resource, limit)`: only `RLIMIT_LOCKS`, whose kernel value is ours.
-pub fn getrlimit(call: &Call) -> Outcome {
-    if call.u32(0) != RLIMIT_LOCKS {
-        return Ok(Reply::Continue);
-    }
-    let (soft, hard) = call.state.locks_limit.unwrap_or((u64::MAX, u64::MAX));
-    write_limit(call, call.raw(1), soft, hard)
-}
-
-fn write_limit(call: &Call, address: u64, soft: u64, hard: u64) -> Outcome {
-    let bytes = match call.request.abi {
-        Abi::X86_64 => limits(soft, hard),
-        // prlimit64 has 64 bits everywhere.
-        Abi::I386(_) if call.request.number() == Some(PRLIMIT64) => limits(soft, hard),
-        Abi::I386(Form::Wide) => [soft, hard].map(|value| abi_i386::limit(value).to_ne_bytes()).concat(),
-        Abi::I386(_) => [soft, hard].map(|value| abi_i386::first_limit(value).to_ne_bytes()).concat(),
-    };
-    call.write(address, &bytes)?;
-    DONE
-}
-
-fn limits(soft: u64, hard: u64) -> Vec<u8> {
-    [soft, hard].map(u64::to_ne_bytes).concat()
-}
-
-/// `setrlimit(resource, limit)`.
-pub fn setrlimit(call: &Call) -> Outcome {
-    if call.u32(0) != RLIMIT_LOCKS {
-        return Ok(Reply::Continue);
-    }
-    set_limit(call, call.raw(1))
-}
-
-fn read_limit(call: &Call, address: u64) -> Result<(u64, u64), Errno> {
-    if call.request.abi != Abi::X86_64 && call.request.number() != Some(PRLIMIT64) {
-        let bytes: [u8; 8] = guest::read_array(call.tid(), address)?;
-        let value = |at: usize| match u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap_or_default()) {
-            u32::MAX => u64::MAX,
-            value => value.into(),
-        };
-        return Ok((value(0), value(4)));
-    }
-    let bytes: [u8; 16] = guest::read_array(call.tid(), address)?;
-    let value = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
-    Ok((value(0), value(8)))
-}
-
-fn set_limit(call: &Call, address: u64) -> Outcome {
-    let (soft, hard) = read_limit(call, address)?;
-    if soft > hard {
-        return Err(Errno::INVAL.into());
-    }
-    let (_, old_hard) = call.state.locks_limit.unwrap_or((u64::MAX, u64::MAX));
-    if hard > old_hard && !call.credentials().capable(Capabilities::SYS_RESOURCE) {
-        return Err(Errno::PERM.into());
-    }
-    call.change_state(|state| state.locks_limit = Some((soft, hard)))?;
-    DONE
-}
-
-/// `prlimit64(pid, resource, new, old)`.
-pub fn prlimit64(call: &Call) -> Outcome {
-    if call.u32(1) != RLIMIT_LOCKS {
-        return Ok(Reply::Continue);
-    }
-    let pid = call.u32(0);
-    let own = pid == 0 || pid == call.tid() || crate::magic::process_of(call.tid()) == Ok(pid);
-    let state = if own { Some(call.state.clone()) } else { call.supervisor.state_of(pid) };
-    let Some(state) = state else { return Ok(Reply::Continue) };
-    let (soft, hard) = state.locks_limit.unwrap_or((u64::MAX, u64::MAX));
-    if call.raw(2) != 0 {
-        if !own {
-            return Err(Errno::PERM.into());
-        }
-        set_limit(call, call.raw(2))?;
-    }
-    if call.raw(3) != 0 {
-        write_limit(call, call.raw(3), soft, hard)?;
-    }
-    DONE
-}
-
-/// `clone(flags, ...)` with a namespace flag: the kernel's answer for this user.
-pub fn clone(call: &Call) -> Outcome {
-    let _ = call;
-    Ok(Reply::Continue)
-}
-
-/// `unshare(flags)`: a mount namespace is a view of its own.
-pub fn unshare(call: &Call) -> Outcome {
-    const NEWNS: u32 = 0x0002_0000;
-    const FS: u32 = 0x0000_0200;
-    let flags = call.u32(0);
-    if call.state.is_plain() || flags & NEWNS == 0 || flags & !(NEWNS | FS) != 0 {
-        return Ok(Reply::Continue);
-    }
-    if !call.credentials().capable(Capabilities::SYS_ADMIN) {
-        return Err(Errno::PERM.into());
-    }
-    let view = call.state.view.stacked(call.supervisor.next_id(), call.state.view.name.read().clone());
-    call.change_state(|state| state.view = view)?;
-    DONE
-}
-
-/// `setns(fd, type)`: the kernel's answer for this user.
-pub fn setns(call: &Call) -> Outcome {
-    let _ = call;
-    Ok(Reply::Continue)
 }
 
 /// `reboot(...)`: the view's root reboots nothing.

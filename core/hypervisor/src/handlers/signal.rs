@@ -14,6 +14,10 @@ const SIGNALS: std::ops::RangeInclusive<i32> = 0..=64;
 
 /// `kill(pid, signal)`: `kill_something_info` of `kernel/signal.c`.
 pub fn kill(call: &Call) -> Outcome {
+    let numbered = super::pid::kill(call)?;
+    if !matches!(numbered, Reply::Continue) {
+        return Ok(numbered);
+    }
     let who = call.credentials();
     if is_free(&who) {
         return Ok(Reply::Continue);
@@ -33,12 +37,16 @@ pub fn kill(call: &Call) -> Outcome {
 
 /// `tkill(tid, signal)`.
 pub fn tkill(call: &Call) -> Outcome {
+    let numbered = super::pid::tkill(call)?;
+    if !matches!(numbered, Reply::Continue) {
+        return Ok(numbered);
+    }
     to_one(call, 0, 1)
 }
 
 /// `rt_sigqueueinfo(pid, signal, info)`.
 pub fn rt_sigqueueinfo(call: &Call) -> Outcome {
-    to_one(call, 0, 1)
+    tkill(call)
 }
 
 fn to_one(call: &Call, pid: usize, signal: usize) -> Outcome {

@@ -61,7 +61,7 @@ fn by_path(call: &Call, dirfd: i32, path: usize, out: usize, last: Last, empty: 
         return Ok(Reply::Continue);
     }
     let (stat, _) = find(call, dirfd, path, last, empty)?;
-    call.write(call.raw(out), crate::abi::stat_for(call.request.abi, &stat)?.as_bytes())?;
+    call.write(call.raw(out), crate::abi::stat_for(call.request.abi, &call.credentials().shown(stat))?.as_bytes())?;
     DONE
 }
 
@@ -150,7 +150,7 @@ pub fn fstat(call: &Call) -> Outcome {
         return Ok(Reply::Continue);
     }
     let (stat, _) = of_descriptor(call, call.i32(0))?;
-    call.write(call.raw(1), crate::abi::stat_for(call.request.abi, &stat)?.as_bytes())?;
+    call.write(call.raw(1), crate::abi::stat_for(call.request.abi, &call.credentials().shown(stat))?.as_bytes())?;
     DONE
 }
 
@@ -191,7 +191,10 @@ pub fn statx(call: &Call) -> Outcome {
         return Err(Errno::INVAL.into());
     }
     let (stat, through) = find(call, call.i32(0), 1, last(flags), empty(flags))?;
-    call.write(call.raw(4), &crate::abi::statx(&stat, through.numbers(&stat), call.u32(3)))?;
+    call.write(
+        call.raw(4),
+        &crate::abi::statx(&call.credentials().shown(stat.clone()), through.numbers(&stat), call.u32(3)),
+    )?;
     DONE
 }
 

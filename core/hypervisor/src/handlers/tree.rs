@@ -236,7 +236,7 @@ fn may_link(call: &Call, target: &Location) -> Result<()> {
     }
     let who = call.credentials();
     let stat = target.inode.stat()?;
-    if who.uid.fs == stat.uid || who.capable(Capabilities::FOWNER) {
+    if who.uid.fs == stat.uid || who.capable_over(Capabilities::FOWNER, &stat) {
         return Ok(());
     }
     let plain = stat.kind() == FileKind::Regular && stat.mode & 0o4000 == 0 && stat.mode & 0o2010 != 0o2010;

@@ -108,8 +108,13 @@ fn nest(call: &Call, name: Option<Vec<u8>>) -> Answer {
     }
     let old = &call.state.view;
     let name = name.unwrap_or_else(|| old.name.read().clone());
-    let view = old.stacked(call.supervisor.next_id(), name);
-    match call.change_state(|state| state.view = view) {
+    let uts = call.state.uts().copy(old.owner.clone());
+    let view = old.stacked(call.supervisor.next_id(), name, uts, old.owner.clone());
+    let changed = call.change_state(|state| {
+        state.view = view;
+        state.namespaces.uts = None;
+    });
+    match changed {
         Ok(()) => Answer::Done,
         Err(errno) => failed(errno, "the process is gone"),
     }

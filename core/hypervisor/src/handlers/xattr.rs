@@ -210,7 +210,7 @@ fn may_change(call: &Call, place: &Location, name: &[u8]) -> Result<()> {
     }
     let who = call.credentials();
     let stat = place.inode.stat()?;
-    let owner = who.uid.fs == stat.uid || who.capable(Capabilities::FOWNER);
+    let owner = who.uid.fs == stat.uid || who.capable_over(Capabilities::FOWNER, &stat);
     if name.starts_with(b"security.") || name.starts_with(b"trusted.") {
         return if who.capable(Capabilities::SYS_ADMIN) { Ok(()) } else { Err(Errno::PERM) };
     }

@@ -35,7 +35,7 @@ use crate::{Config, StartError};
 /// What could not be had, named.
 pub fn run(config: Config) -> Result<u8, StartError> {
     let command = Command::prepare(&config)?;
-    let program = crate::filter::program()?;
+    let program = crate::filter::program(config.pids)?;
     let (status_in, status_out) = pipe()?;
     let (from_front, to_guard) = pipe()?;
     let saved_mask = SigSet::thread_get_mask().map_err(StartError::system("signal mask"))?;

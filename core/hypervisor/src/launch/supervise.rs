@@ -76,7 +76,8 @@ fn supervise(start: &Start, guard: &OwnedFd) -> Result<(), StartError> {
     rustix::process::umask(rustix::fs::Mode::empty());
     let listener = first_guest::take_listener(guest, number_in)?;
     process::send_fd(guard.as_fd(), listener.as_fd()).map_err(StartError::system("guard"))?;
-    let supervisor = Supervisor::new(listener, config.modules, config.nesting, trace).map_err(StartError::Directory)?;
+    let supervisor =
+        Supervisor::new(listener, config.modules, config.nesting, config.pids, trace).map_err(StartError::Directory)?;
     let supervisor = Arc::new(supervisor);
     let name = config.name.clone().unwrap_or_else(|| guest.to_string().into_bytes());
     let view = supervisor.first_view(name).map_err(StartError::system("/"))?;

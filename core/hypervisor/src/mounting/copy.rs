@@ -44,7 +44,10 @@ impl Copies {
 /// - `ENOSPC`: too many mounts.
 pub fn copy_tree(call: &Call, of: &Location, depth: Depth) -> core::result::Result<Copies, Errno> {
     let table = call.table();
-    let known = table.is_in_tree(&of.mount) || table.detached().iter().any(|m| table.is_below(&of.mount, m));
+    // A namespace is bound from where it is seen without being mounted: mnt_ns_loop and do_loopback.
+    let known = of.mount.id == call.supervisor.nsfs.id
+        || table.is_in_tree(&of.mount)
+        || table.detached().iter().any(|m| table.is_below(&of.mount, m));
     if of.mount.propagation() == Propagation::Unbindable || !known {
         return Err(Errno::INVAL);
     }

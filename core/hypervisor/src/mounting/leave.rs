@@ -38,6 +38,8 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
     let view = call.state.view.clone();
     let _change = view.change.lock();
     let mut table = (*call.table()).clone();
+    // LOOKUP_MOUNTPOINT of fs/namei.c: also of a current directory that a root was mounted on, the newest one leaves.
+    let at = if at.is_mount_root() { table.top(at) } else { at };
     if !at.is_mount_root() || !table.is_in_tree(&at.mount) {
         return Err(MountError::new(Errno::INVAL, format!("{}: not a mount point", shown(target))));
     }

@@ -9,7 +9,7 @@ use umvu_interface::{Errno, InnerMounts, InodeRef, MountError, MountFlags, Mount
 use super::world::Below;
 use super::{attach, fail, place, same_sort, shown, Result};
 use crate::call::Call;
-use crate::fs::proc::ProcFs;
+use crate::fs::proc::{ProcFs, ProcInode};
 use crate::fs::tmp::TmpFs;
 use crate::mount::{Location, Mount, MountKind, NewMount, Origin, Superblock};
 
@@ -161,8 +161,13 @@ fn is_already_there(mount: &Mount, covered: &Location) -> bool {
         MountKind::Host => old.attributes & MOUNT_ROOT != 0,
         MountKind::Proc | MountKind::Tree => covered.is_mount_root(),
     };
+    // The procfs of a pid namespace is another one than that of the next.
+    let pids = |inode: &InodeRef| inode.as_any().downcast_ref::<ProcInode>().and_then(|p| p.namespace().cloned());
     // A bind by a module is no file system of its own.
-    mount.module.is_none() && is_root && (new.dev, new.ino) == (old.dev, old.ino)
+    pids(&mount.root) == pids(&covered.inode)
+        && mount.module.is_none()
+        && is_root
+        && (new.dev, new.ino) == (old.dev, old.ino)
 }
 
 /// Makes a file system that needs no module.
@@ -172,7 +177,10 @@ fn builtin(call: &Call, wanted: &Wanted<'_>, world: &Below<'_>) -> Result<(Mount
         b"proc" => {
             let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let fd = rustix::fs::open("/proc", path, Mode::empty()).map_err(|errno| fail(b"/proc", errno))?;
-            let fs = ProcFs::new(fd);
+            let fs = match &call.state.namespaces.pid {
+                Some(namespace) => ProcFs::of_namespace(fd, namespace.clone(), &call.supervisor),
+                None => ProcFs::new(fd),
+            };
             (umvu_interface::Filesystem::root(&*fs), fs as Arc<dyn umvu_interface::Filesystem>, MountKind::Proc)
         }
         b"sysfs" => of_host(b"/sys")?,

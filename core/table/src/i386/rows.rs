@@ -138,7 +138,7 @@ rows! {
     51 acct => same;
     52 umount2 => same;
     53 lock => refuse ENOSYS "the kernel does not implement it";
-    54 ioctl => allow;
+    54 ioctl => same;
     55 fcntl => same;
     56 mpx => refuse ENOSYS "the kernel does not implement it";
     57 setpgid => same;

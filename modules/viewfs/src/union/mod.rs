@@ -59,6 +59,7 @@ static ROOT: LazyLock<Credentials> = LazyLock::new(|| Credentials {
     capabilities: Capabilities::full(),
     securebits: 0,
     origin: Origin::Faked,
+    namespace: None,
 });
 
 /// Gives the union's own identity, in place of that of `caller`.

@@ -185,6 +185,7 @@ pub fn me() -> Credentials {
         capabilities,
         securebits: 0,
         origin: Origin::Host,
+        namespace: None,
     }
 }
 

@@ -2,7 +2,7 @@
 //! are made in `text`. Knows nothing of mounts and views.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use umvu_interface::{
@@ -11,8 +11,11 @@ use umvu_interface::{
 };
 
 use crate::mount::Location;
+use crate::namespace::{Link, PidNamespace};
+use crate::supervisor::Supervisor;
 
 mod maps;
+mod numbers;
 pub mod text;
 
 /// Where a link of `/proc` leads.
@@ -26,10 +29,10 @@ pub enum Jump {
 /// A link of `/proc` that is not its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Magic {
-    /// `/proc/self`.
-    SelfLink,
+    /// `/proc/self`, in the procfs of a pid namespace if it is one's.
+    SelfLink(Option<Arc<PidNamespace>>),
     /// `/proc/thread-self`.
-    ThreadSelf,
+    ThreadSelf(Option<Arc<PidNamespace>>),
     /// `/proc/PID/cwd`.
     Cwd(u32),
     /// `/proc/PID/root`.
@@ -38,27 +41,57 @@ pub enum Magic {
     Exe(u32),
     /// `/proc/PID/fd/N`.
     Descriptor(u32, i32),
+    /// `/proc/PID/ns/NAME`.
+    Namespace(u32, Link),
 }
 
-/// A procfs: its root on the host.
+/// A procfs: its root on the host, and the processes that it shows.
+#[derive(Clone)]
 pub struct ProcFs {
     root: Arc<OwnedFd>,
+    pids: Option<Pids>,
+}
+
+/// The processes of a pid namespace.
+#[derive(Clone)]
+struct Pids {
+    namespace: Arc<PidNamespace>,
+    supervisor: Weak<Supervisor>,
+}
+
+impl Pids {
+    fn has(&self, pid: u32) -> bool {
+        self.supervisor.upgrade().is_some_and(|s| s.is_in(&self.namespace, pid))
+    }
+
+    /// The host's number of a process that has this one here.
+    fn meant(&self, shown: u32) -> Option<u32> {
+        // The host's number of the init is nobody's here.
+        let pid = self.namespace.meant(shown).filter(|pid| *pid == shown || shown == 1)?;
+        (self.namespace.shown(pid) == shown && self.has(pid)).then_some(pid)
+    }
 }
 
 impl ProcFs {
     /// Wraps the host's.
     pub fn new(root: OwnedFd) -> Arc<Self> {
-        Arc::new(Self { root: Arc::new(root) })
+        Arc::new(Self { root: Arc::new(root), pids: None })
+    }
+
+    /// Wraps the host's for a pid namespace.
+    pub fn of_namespace(root: OwnedFd, namespace: Arc<PidNamespace>, supervisor: &Arc<Supervisor>) -> Arc<Self> {
+        let pids = Pids { namespace, supervisor: Arc::downgrade(supervisor) };
+        Arc::new(Self { root: Arc::new(root), pids: Some(pids) })
     }
 
     fn inode(&self, fd: OwnedFd, path: Vec<u8>) -> Arc<ProcInode> {
-        Arc::new(ProcInode { root: self.root.clone(), fd: Some(fd), path })
+        Arc::new(ProcInode { fs: self.clone(), fd: Some(fd), path })
     }
 }
 
 /// An object of `/proc`.
 pub struct ProcInode {
-    root: Arc<OwnedFd>,
+    fs: ProcFs,
     /// `O_PATH`; `None` for the root itself.
     fd: Option<OwnedFd>,
     /// From the root of procfs, without a leading slash.
@@ -83,16 +116,35 @@ impl ProcInode {
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_ref().unwrap_or(&self.root).as_fd()
+        self.fd.as_ref().unwrap_or(&self.fs.root).as_fd()
+    }
+
+    /// The pid namespace whose processes it shows.
+    pub fn namespace(&self) -> Option<&Arc<PidNamespace>> {
+        self.fs.pids.as_ref().map(|pids| &pids.namespace)
+    }
+
+    /// The host's number of a process or thread that a name stands for here.
+    fn process_named(&self, name: &[u8]) -> Option<u32> {
+        let shown = number(name)?;
+        match &self.fs.pids {
+            Some(pids) => pids.namespace.meant(shown),
+            None => Some(shown),
+        }
+    }
+
+    /// Whether the names in this directory are numbers of processes or threads.
+    fn lists_processes(&self) -> bool {
+        self.path.is_empty() || self.path.ends_with(b"/task")
     }
 
     /// The process (or thread) that the object tells of, and the name below it.
     pub fn of_process(&self) -> Option<(u32, &[u8])> {
         let (first, rest) = split(&self.path);
-        let pid = number(first)?;
+        let pid = self.process_named(first)?;
         if let Some(inside) = rest.strip_prefix(b"task/") {
             let (thread, name) = split(inside);
-            return Some((number(thread)?, name));
+            return Some((self.process_named(thread)?, name));
         }
         Some((pid, rest))
     }
@@ -100,8 +152,8 @@ impl ProcInode {
     /// What kind of link it is, if it is none of text.
     pub fn magic(&self) -> Option<Magic> {
         match &self.path[..] {
-            b"self" => return Some(Magic::SelfLink),
-            b"thread-self" => return Some(Magic::ThreadSelf),
+            b"self" => return Some(Magic::SelfLink(self.namespace().cloned())),
+            b"thread-self" => return Some(Magic::ThreadSelf(self.namespace().cloned())),
             _ => {}
         }
         let (pid, name) = self.of_process()?;
@@ -109,6 +161,7 @@ impl ProcInode {
             b"cwd" => Magic::Cwd(pid),
             b"root" => Magic::Root(pid),
             b"exe" => Magic::Exe(pid),
+            _ if name.starts_with(b"ns/") => Magic::Namespace(pid, Link::named(&name[3..])?),
             _ => Magic::Descriptor(pid, i32::try_from(number(name.strip_prefix(b"fd/")?)?).ok()?),
         })
     }
@@ -153,7 +206,7 @@ impl Inode for ProcInode {
     }
 
     fn filesystem(&self) -> Arc<dyn Filesystem> {
-        Arc::new(ProcFs { root: self.root.clone() })
+        Arc::new(self.fs.clone())
     }
 
     fn stat(&self) -> Result<Stat> {
@@ -162,22 +215,28 @@ impl Inode for ProcInode {
 
     fn lookup(&self, name: &Name) -> Result<InodeRef> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(self.fd(), name.as_bytes(), flags, Mode::empty())?;
+        let fd = match (&self.fs.pids, number(name.as_bytes())) {
+            (Some(pids), Some(shown)) if self.lists_processes() => {
+                let pid = pids.meant(shown).ok_or(Errno::NOENT)?;
+                rustix::fs::openat(self.fd(), pid.to_string(), flags, Mode::empty())?
+            }
+            _ => rustix::fs::openat(self.fd(), name.as_bytes(), flags, Mode::empty())?,
+        };
         let mut path = self.path.clone();
         if !path.is_empty() {
             path.push(b'/');
         }
         path.extend_from_slice(name.as_bytes());
-        Ok(Arc::new(Self { root: self.root.clone(), fd: Some(fd), path }))
+        Ok(Arc::new(Self { fs: self.fs.clone(), fd: Some(fd), path }))
     }
 
     fn parent(&self) -> Result<InodeRef> {
         let Some(cut) = self.path.iter().rposition(|b| *b == b'/') else {
-            return Ok(Arc::new(Self { root: self.root.clone(), fd: None, path: Vec::new() }));
+            return Ok(Arc::new(Self { fs: self.fs.clone(), fd: None, path: Vec::new() }));
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.fd(), "..", flags, Mode::empty())?;
-        Ok(Arc::new(Self { root: self.root.clone(), fd: Some(fd), path: self.path[..cut].to_vec() }))
+        Ok(Arc::new(Self { fs: self.fs.clone(), fd: Some(fd), path: self.path[..cut].to_vec() }))
     }
 
     fn path(&self) -> Result<Vec<u8>> {
@@ -246,7 +305,9 @@ impl Inode for ProcInode {
 
     fn read_dir(&self) -> Result<Vec<DirEntry>> {
         let mut out = Vec::new();
-        for entry in rustix::fs::Dir::read_from(self.fd())? {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(crate::guest::proc_path(self.fd()), flags, Mode::empty())?;
+        for entry in rustix::fs::Dir::new(directory)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
@@ -254,6 +315,16 @@ impl Inode for ProcInode {
                 let dirent_type = kind.map_or(0, FileKind::dirent_type);
                 out.push(DirEntry { name: name.into(), ino: entry.ino(), dirent_type });
             }
+        }
+        if let (Some(pids), true) = (&self.fs.pids, self.lists_processes()) {
+            out.retain(|entry| number(&entry.name).is_none_or(|pid| pids.has(pid)));
+            for entry in &mut out {
+                if let Some(pid) = number(&entry.name) {
+                    entry.name = pids.namespace.shown(pid).to_string().into_bytes().into();
+                }
+            }
+            // As the kernel lists them: what is no process first, then by number.
+            out.sort_by_key(|entry| number(&entry.name));
         }
         Ok(out)
     }
@@ -273,7 +344,7 @@ impl Filesystem for ProcFs {
     }
 
     fn root(&self) -> InodeRef {
-        Arc::new(ProcInode { root: self.root.clone(), fd: None, path: Vec::new() })
+        Arc::new(ProcInode { fs: self.clone(), fd: None, path: Vec::new() })
     }
 
     fn statfs(&self, _: &dyn Inode) -> Result<FsStat> {
@@ -298,12 +369,12 @@ mod tests {
 
     fn at(path: &[u8]) -> Option<Magic> {
         let root = rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
-        ProcInode { root: Arc::new(root), fd: None, path: path.to_vec() }.magic()
+        ProcInode { fs: ProcFs { root: Arc::new(root), pids: None }, fd: None, path: path.to_vec() }.magic()
     }
 
     #[test]
     fn links_are_told_by_their_names() {
-        assert_eq!(at(b"self"), Some(Magic::SelfLink));
+        assert_eq!(at(b"self"), Some(Magic::SelfLink(None)));
         assert_eq!(at(b"12/fd/3"), Some(Magic::Descriptor(12, 3)));
         assert_eq!(at(b"12/task/13/cwd"), Some(Magic::Cwd(13)));
         assert_eq!(at(b"12/exe"), Some(Magic::Exe(12)));

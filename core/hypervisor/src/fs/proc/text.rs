@@ -8,9 +8,10 @@ use umvu_interface::{Errno, Result, Stat};
 
 use super::maps;
 use crate::call::Call;
-use crate::fs::proc::ProcInode;
+use crate::fs::proc::{numbers, ProcInode};
 use crate::listing::{self, Entry};
 use crate::mount::Origin;
+use crate::namespace::maps as id_maps;
 use crate::state::ProcessState;
 
 /// Gives the text a guest reads from an object of `/proc`; `None` where the host's is right.
@@ -21,6 +22,11 @@ pub fn of(call: &Call, inode: &ProcInode) -> Result<Option<Vec<u8>>> {
     if inode.path_bytes() == b"filesystems" {
         return filesystems(call).map(Some);
     }
+    match inode.path_bytes() {
+        b"sys/kernel/hostname" => return Ok(host_name(call, |names| names.nodename.clone())),
+        b"sys/kernel/domainname" => return Ok(host_name(call, |names| names.domainname.clone())),
+        _ => {}
+    }
     let Some((pid, name)) = inode.of_process() else { return Ok(None) };
     let form = match name {
         b"mounts" => Some(Form::Mounts),
@@ -28,8 +34,10 @@ pub fn of(call: &Call, inode: &ProcInode) -> Result<Option<Vec<u8>>> {
         b"mountstats" => Some(Form::MountStats),
         _ => None,
     };
-    let is_known = matches!(name, b"status" | b"limits") || maps::is_list(name) || name.starts_with(b"fdinfo/");
-    if form.is_none() && !is_known {
+    let is_known =
+        matches!(name, b"status" | b"limits" | b"stat") || maps::is_list(name) || name.starts_with(b"fdinfo/");
+    let map = id_maps::File::named(name);
+    if form.is_none() && map.is_none() && !is_known {
         return Ok(None);
     }
     let Some(state) = call.supervisor.state_of(pid) else { return Ok(None) };
@@ -38,7 +46,15 @@ pub fn of(call: &Call, inode: &ProcInode) -> Result<Option<Vec<u8>>> {
         (Some(_), _) if state.view.mounts.load().is_host() && state.root.is_none() => Ok(None),
         (None, name) if maps::is_list(name) => maps::of(call, pid, name),
         (Some(form), _) => Ok(Some(list(call, &state, form))),
-        (None, b"status") => status(call, &state, pid).map(Some),
+        (None, b"status") => status(call, inode, &state, pid).map(Some),
+        (None, b"stat") => numbers::stat(call, inode, pid),
+        (None, _) if map.is_some() => {
+            let (of, reader) = (call.supervisor.credentials(&state), call.credentials());
+            if of.namespace.is_none() && reader.namespace.is_none() {
+                return Ok(None);
+            }
+            Ok(map.map(|file| id_maps::text(file, of.namespace.as_ref(), reader.namespace.as_ref())))
+        }
         (None, b"limits") => limits(&state, pid).map(Some),
         (None, name) => descriptor(call, pid, name.strip_prefix(b"fdinfo/").unwrap_or_default()),
     }
@@ -67,8 +83,14 @@ pub fn object_of(host_path: &[u8]) -> Option<&[u8]> {
     host_path.strip_prefix(b"/memfd:")?.strip_prefix(NAME)?.strip_suffix(b" (deleted)")
 }
 
-fn host(path: &str) -> Result<Vec<u8>> {
+pub(super) fn host(path: &str) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+fn host_name(call: &Call, which: impl FnOnce(&crate::view::HostNames) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+    let mut text = which(&call.state.uts().names.read())?;
+    text.push(b'\n');
+    Some(text)
 }
 
 fn filesystems(call: &Call) -> Result<Vec<u8>> {
@@ -160,21 +182,30 @@ fn escape(text: &[u8]) -> Vec<u8> {
     out
 }
 
-fn status(call: &Call, state: &ProcessState, pid: u32) -> Result<Vec<u8>> {
+fn status(call: &Call, inode: &ProcInode, state: &ProcessState, pid: u32) -> Result<Vec<u8>> {
     let text = host(&format!("/proc/{pid}/status"))?;
     let who = call.supervisor.credentials(state);
+    let reader = call.credentials();
     let mut out = Vec::new();
     for line in text.split_inclusive(|b| *b == b'\n') {
         let name = line.split(|b| *b == b':').next().unwrap_or_default();
         let caps = &who.capabilities;
-        let four = |ids: umvu_interface::Ids| format!("\t{}\t{}\t{}\t{}\n", ids.real, ids.effective, ids.saved, ids.fs);
+        let four = |ids: umvu_interface::Ids, shown: &dyn Fn(u32) -> u32| {
+            let [real, effective, saved, fs] = [ids.real, ids.effective, ids.saved, ids.fs].map(shown);
+            format!("\t{real}\t{effective}\t{saved}\t{fs}\n")
+        };
         let replaced = match name {
             b"Umask" => state.umask.map(|u| format!("\t{u:04o}\n")),
             b"NoNewPrivs" => Some(format!("\t{}\n", u8::from(state.has_no_new_privs))),
+            _ if numbers::is_line(name) => numbers::line(call, inode, state, pid, name, line),
+            _ if !who.is_faked() && !reader.is_faked() => None,
+            b"Uid" => Some(four(who.uid, &|id| reader.user_shown(id))),
+            b"Gid" => Some(four(who.gid, &|id| reader.group_shown(id))),
+            b"Groups" => {
+                let groups: Vec<String> = who.groups.iter().map(|g| reader.group_shown(*g).to_string()).collect();
+                Some(format!("\t{} \n", groups.join(" ")))
+            }
             _ if !who.is_faked() => None,
-            b"Uid" => Some(four(who.uid)),
-            b"Gid" => Some(four(who.gid)),
-            b"Groups" => Some(format!("\t{} \n", who.groups.iter().map(u32::to_string).collect::<Vec<_>>().join(" "))),
             b"CapInh" => Some(format!("\t{:016x}\n", caps.inheritable)),
             b"CapPrm" => Some(format!("\t{:016x}\n", caps.permitted)),
             b"CapEff" => Some(format!("\t{:016x}\n", caps.effective)),

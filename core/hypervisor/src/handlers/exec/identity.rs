@@ -8,6 +8,7 @@ use umvu_interface::{Capabilities, Credentials, Errno, MountFlags, Result, Stat}
 use crate::call::Call;
 use crate::mount::Location;
 use crate::redirect::read_pointers;
+use crate::state::ProcessState;
 
 /// The identity that a process takes with a program; `None` where it keeps its own.
 ///
@@ -29,11 +30,20 @@ pub fn after(call: &Call, program: &Location) -> Result<Option<Arc<Credentials>>
 /// # Errors
 /// - `ESRCH`: the process is gone.
 pub fn reset_dumpable(call: &Call) -> Result<()> {
-    if call.state.dumpable.is_none() {
+    if call.state.dumpable.is_none() && call.state.namespaces.time_for_children.is_none() {
         return Ok(());
     }
     call.check_alive().map_err(|_| Errno::SRCH)?;
-    call.change_state(|state| state.dumpable = None)
+    call.change_state(begin)
+}
+
+/// What every new program begins with: others see it, and it is in the time that was meant for children
+/// (`exec_task_namespaces` of `kernel/nsproxy.c`).
+fn begin(state: &mut ProcessState) {
+    state.dumpable = None;
+    if let Some(time) = state.namespaces.time_for_children.take() {
+        state.namespaces.time = Some(time.space);
+    }
 }
 
 /// Gives the identity before the program runs, for one that the kernel alone can execute: nobody tells when it does.
@@ -49,7 +59,7 @@ pub fn take_early(call: &Call, program: &Location, arrays: [u64; 2]) -> Result<(
     }
     call.check_alive().map_err(|_| Errno::SRCH)?;
     call.change_state(|state| {
-        state.dumpable = None;
+        begin(state);
         state.credentials = Some(new);
     })
 }
@@ -59,7 +69,7 @@ pub fn is_secure(old: &Credentials, new: &Credentials) -> bool {
     let gained = new.capabilities.permitted & !new.capabilities.ambient != 0;
     new.uid.effective != old.uid.real
         || new.gid.effective != old.gid.real
-        || (new.uid.real != 0 && (new.uid.effective == 0 || gained))
+        || (new.root() != Some(new.uid.real) && (new.root() == Some(new.uid.effective) || gained))
 }
 
 /// Checks that an array of strings can be read and passed on: `count` and `copy_strings` of `fs/exec.c`.
@@ -80,7 +90,9 @@ fn after_exec(old: &Credentials, file: &Stat, mount: MountFlags) -> Credentials 
     const KEEP_CAPS: u32 = 1 << 4;
     let mut new = old.clone();
     new.securebits &= !KEEP_CAPS;
-    if !mount.contains(MountFlags::NO_SUID) {
+    // Ids that the caller's user namespace does not know change nobody: bprm_fill_uid of fs/exec.c.
+    let is_known = old.user_inside(file.uid).is_some() && old.group_inside(file.gid).is_some();
+    if !mount.contains(MountFlags::NO_SUID) && is_known {
         if file.mode & 0o4000 != 0 {
             new.uid.effective = file.uid;
         }
@@ -98,10 +110,10 @@ fn after_exec(old: &Credentials, file: &Stat, mount: MountFlags) -> Credentials 
     if set_id {
         caps.ambient = 0;
     }
-    let root = new.securebits & NOROOT == 0;
-    if root && (new.uid.effective == 0 || new.uid.real == 0) {
+    let is_root = |uid| old.securebits & NOROOT == 0 && old.root() == Some(uid);
+    if is_root(new.uid.effective) || is_root(new.uid.real) {
         caps.permitted = caps.inheritable | caps.bounding;
-        caps.effective = if new.uid.effective == 0 { caps.permitted } else { 0 };
+        caps.effective = if is_root(new.uid.effective) { caps.permitted } else { 0 };
     } else {
         caps.permitted = caps.ambient;
         caps.effective = caps.ambient;
@@ -124,6 +136,7 @@ mod tests {
             capabilities: Capabilities::none(),
             securebits: 0,
             origin: umvu_interface::Origin::Faked,
+            namespace: None,
         };
         let file = Stat { mode: 0o104_755, ..Stat::default() };
         let root = after_exec(&user, &file, MountFlags::empty());

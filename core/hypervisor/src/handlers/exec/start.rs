@@ -146,8 +146,10 @@ fn plan(
     if old.is_faked() {
         let new = identity.unwrap_or(&old);
         plan.flags |= plan::IDS;
-        let ids = [new.uid.real, new.uid.effective, new.gid.real, new.gid.effective];
-        plan.ids[..4].copy_from_slice(&ids.map(u64::from));
+        let users = [new.uid.real, new.uid.effective].map(|id| u64::from(new.user_shown(id)));
+        let groups = [new.gid.real, new.gid.effective].map(|id| u64::from(new.group_shown(id)));
+        plan.ids[..2].copy_from_slice(&users);
+        plan.ids[2..4].copy_from_slice(&groups);
         plan.ids[4] = u64::from(identity::is_secure(&old, new));
     }
     Ok(plan)
