@@ -17,6 +17,7 @@ pub mod inherited;
 pub mod process;
 pub mod redirect;
 pub mod seccomp;
+pub mod tracer;
 mod view_call;
 
 pub use rustix::io::Errno;

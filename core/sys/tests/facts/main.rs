@@ -9,6 +9,7 @@ mod memory;
 mod process;
 mod redirect;
 mod seccomp;
+mod tracer;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ use facts;
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let all = [seccomp::FACTS, memory::FACTS, file::FACTS, process::FACTS, redirect::FACTS].concat();
+    let all = [seccomp::FACTS, memory::FACTS, file::FACTS, process::FACTS, redirect::FACTS, tracer::FACTS].concat();
     let chosen = all.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|part| name.contains(part)));
     let mut wrong = 0;
     for (name, check) in chosen {
