@@ -39,8 +39,7 @@ fn real_mode(tree: &Tree, label: &str) -> u32 {
 }
 
 fn file(opened: Opened) -> std::fs::File {
-    let Opened::File(fd) = opened;
-    fd.into()
+    opened.into_file().unwrap().into()
 }
 
 #[test]

@@ -14,8 +14,7 @@ use umvu_interface::{
 };
 
 fn file(opened: Opened) -> std::fs::File {
-    let Opened::File(fd) = opened;
-    fd.into()
+    opened.into_file().unwrap().into()
 }
 
 #[test]

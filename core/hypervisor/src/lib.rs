@@ -12,6 +12,7 @@ mod call;
 mod carried;
 mod children;
 mod contexts;
+mod control;
 mod credentials;
 mod cwd;
 mod directory_lock;

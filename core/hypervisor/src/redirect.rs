@@ -20,6 +20,7 @@ const OPENAT: u32 = 257;
 const RED_ZONE: u64 = 128;
 
 /// A call that is to be made instead.
+#[derive(Clone)]
 pub struct Instead {
     /// Its number in the table of x86_64; a 32-bit program makes the same call by its own number.
     pub nr: u32,
@@ -28,6 +29,7 @@ pub struct Instead {
 }
 
 /// An argument of a call that is made instead.
+#[derive(Clone)]
 pub enum Argument {
     /// A number, or an address that is already there.
     Word(u64),
@@ -40,6 +42,7 @@ pub enum Argument {
 }
 
 /// An element of an array of strings.
+#[derive(Clone)]
 pub enum Element {
     /// A string that is in the guest's memory.
     There(u64),
@@ -114,7 +117,7 @@ pub fn redirect_and_restore(call: &Call, instead: &Instead) -> Outcome {
 /// # Errors
 /// As [`redirect`].
 pub fn redirect_and_show(call: &Call, instead: &Instead, shown: fn(u64) -> u64) -> Outcome {
-    arrange(call, instead, |regs| Then::Restore(Box::new(*regs), None, shown))
+    arrange(call, instead, move |regs| Then::Restore(Box::new(*regs), None, shown))
 }
 
 fn same(result: u64) -> u64 {
@@ -136,29 +139,53 @@ pub fn hand_over_path(call: &Call, fd: OwnedFd, cloexec: CloseOnExec) -> Outcome
     arrange(call, &Instead { nr: OPENAT, arguments }, |regs| Then::Restore(Box::new(*regs), Some(fd), same))
 }
 
-fn arrange(call: &Call, instead: &Instead, then: impl FnOnce(&Regs) -> Then) -> Outcome {
-    let _tracing = call.supervisor.tracing.read_recursive();
-    let mut thread = Redirect::seize(call.tid())?;
-    // Whatever it returns is never seen: the registers are set before it runs on.
-    if let Err(errno) = call.supervisor.listener.answer(call.notification.id, Err(Errno::NOSYS)) {
-        tracing::debug!(tid = call.tid(), %errno, "guest gone while its call is redirected");
-    }
-    let Ok(mut regs) = thread.wait_stop() else { return Ok(Reply::Answered) };
-    let then = then(&regs);
-    let Some(laid) = layout(call.request.abi, regs.rsp, instead) else {
-        tracing::warn!(
-            tid = call.tid(),
-            "refused a 32-bit call of a 64-bit program: its stack is out of the call's reach"
-        );
+fn arrange(call: &Call, instead: &Instead, then: impl FnOnce(&Regs) -> Then + Send + 'static) -> Outcome {
+    let (supervisor, tid, instead) = (call.supervisor.clone(), call.tid(), instead.clone());
+    let abi = call.request.abi;
+    // Whatever the call returns is never seen: the registers are set before the thread runs on.
+    let answer = || call.supervisor.listener.answer(call.notification.id, Err(Errno::NOSYS));
+    at_return(call, answer, move |now| {
+        let then = then(now);
+        let Some(laid) = layout(abi, now.rsp, &instead) else {
+            tracing::warn!(tid, "refused a 32-bit call of a 64-bit program: its stack is out of the call's reach");
+            return *now;
+        };
+        let mut regs = *now;
+        laid.reissue(&mut regs);
+        supervisor.redirected.insert(tid, Pending { laid, then });
+        regs
+    })
+}
+
+/// Answers a call and has the thread go on with other registers than it returns with.
+///
+/// # Errors
+/// - `EPERM`: the thread is traced by somebody else.
+/// - `ESRCH`: it is gone.
+fn at_return(
+    call: &Call,
+    answer: impl FnOnce() -> Result<()>,
+    change: impl FnOnce(&Regs) -> Regs + Send + 'static,
+) -> Outcome {
+    let told = |answered: Result<()>| {
+        if let Err(errno) = answered {
+            tracing::debug!(tid = call.tid(), %errno, "guest gone while its call is redirected");
+        }
+    };
+    // One that is watched for its writes has a tracer already.
+    let Some(change) = call.supervisor.controls.at_return(call.tid(), change) else {
+        told(answer());
         return Ok(Reply::Answered);
     };
-    laid.reissue(&mut regs);
-    call.supervisor.redirected.insert(call.tid(), Pending { laid, then });
-    let set = thread.set_regs(&regs).and_then(|()| thread.detach());
-    if let Err(errno) = set {
+    let _tracing = call.supervisor.tracing.read_recursive();
+    let mut thread = Redirect::seize(call.tid())?;
+    told(answer());
+    let Ok(regs) = thread.wait_stop() else { return Ok(Reply::Answered) };
+    let set = thread.set_regs(&change(&regs)).and_then(|()| thread.detach());
+    if set.is_err() {
         call.supervisor.redirected.remove(&call.tid());
-        tracing::debug!(tid = call.tid(), %errno, "guest gone while its call is redirected");
     }
+    told(set);
     Ok(Reply::Answered)
 }
 
@@ -179,34 +206,19 @@ pub fn resume(call: &Call) -> Option<Outcome> {
     }
     Some(match pending.then {
         Then::Nothing => Ok(Reply::Continue),
-        Then::Restore(regs, lent, shown) => {
-            let over = run_and_restore(call, &regs, shown);
-            drop(lent);
-            over
-        }
+        Then::Restore(regs, lent, shown) => run_and_restore(call, regs, lent, shown),
     })
 }
 
 /// Lets the kernel execute the call, and gives the program its registers back: system calls change no register but
 /// that of the result, and compilers rely on it.
-fn run_and_restore(call: &Call, regs: &Regs, shown: fn(u64) -> u64) -> Outcome {
-    let _tracing = call.supervisor.tracing.read_recursive();
-    let mut thread = Redirect::seize(call.tid())?;
-    if let Err(errno) = call.supervisor.listener.answer_continue(call.notification.id) {
-        tracing::debug!(tid = call.tid(), %errno, "guest gone while its call is redirected");
-    }
-    let restored = thread.wait_stop().and_then(|result| {
-        let mut regs = *regs;
-        regs.rax = shown(result.rax);
+fn run_and_restore(call: &Call, own: Box<Regs>, lent: Option<OwnedFd>, shown: fn(u64) -> u64) -> Outcome {
+    let answer = || call.supervisor.listener.answer_continue(call.notification.id);
+    at_return(call, answer, move |result| {
+        drop(lent);
         // Not to be taken for a call that wants a restart.
-        regs.orig_rax = u64::MAX;
-        thread.set_regs(&regs)?;
-        thread.detach()
-    });
-    if let Err(errno) = restored {
-        tracing::debug!(tid = call.tid(), %errno, "guest gone while its call is redirected");
-    }
-    Ok(Reply::Answered)
+        Regs { rax: shown(result.rax), orig_rax: u64::MAX, ..*own }
+    })
 }
 
 /// Lays the memory of the arguments out below the stack; `None` where a 32-bit call cannot reach it.

@@ -32,6 +32,8 @@ pub struct Supervisor {
     pub states: States,
     /// Descriptors without an object of the host.
     pub placeholders: Arc<Placeholders>,
+    /// Texts that guests have open, and who takes what is written to them.
+    pub controls: crate::control::Controls,
     /// Descriptors of file systems that are being described.
     pub contexts: Contexts,
     /// Marks of open files.
@@ -88,6 +90,7 @@ impl Supervisor {
             threads: Threads::default(),
             states: States::default(),
             placeholders: Arc::new(Placeholders::new()?),
+            controls: crate::control::Controls::new()?,
             contexts: Contexts::default(),
             marks: Arc::default(),
             modules,
@@ -373,10 +376,13 @@ impl Supervisor {
         self.host_place(&table, fd)
     }
 
-    /// The object of `/proc` whose text a descriptor with this `stat` holds, if it does.
+    /// The object (mostly of `/proc`) whose text a descriptor with this `stat` holds, if it does.
     pub fn object_of_text(&self, call: &Call, fd: BorrowedFd<'_>, stat: &rustix::fs::Stat) -> Option<Location> {
         if stat.st_nlink > 0 {
             return None;
+        }
+        if let Some(text) = self.controls.find(stat.st_dev, stat.st_ino) {
+            return Some(text.location.clone());
         }
         let path = rustix::fs::readlink(crate::guest::proc_path(fd), Vec::new()).ok()?;
         let inside = text::object_of(path.to_bytes())?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use rustix::fs::OFlags;
 
-use crate::{Caller, Errno, MountError, Name, Result};
+use crate::{Caller, Errno, MountError, Name, Program, ProgramClaim, Result, TextFile};
 
 /// A shared inode.
 pub type InodeRef = Arc<dyn Inode>;
@@ -269,6 +269,21 @@ pub enum XattrSet {
 pub enum Opened {
     /// A real descriptor, handed to the guest as it is.
     File(OwnedFd),
+    /// A text that was made for the one who opens it.
+    Text(TextFile),
+}
+
+impl Opened {
+    /// Gives the descriptor of a file.
+    ///
+    /// # Errors
+    /// - `EOPNOTSUPP`: it is a text.
+    pub fn into_file(self) -> Result<OwnedFd> {
+        match self {
+            Self::File(fd) => Ok(fd),
+            Self::Text(_) => Err(Errno::OPNOTSUPP),
+        }
+    }
 }
 
 /// One object of a file tree.
@@ -477,6 +492,13 @@ pub trait Filesystem: Send + Sync + Any {
     fn reconfigure(&self, options: &[Vec<u8>]) -> core::result::Result<(), MountError> {
         let _ = options;
         Ok(())
+    }
+
+    /// Claims a program that is about to be executed in a view where this file system is mounted: another one, its
+    /// interpreter, is executed instead. Asked before the formats that the kernel has, the newest mount first.
+    fn claim_program(&self, program: &Program<'_>) -> Option<ProgramClaim> {
+        let _ = program;
+        None
     }
 
     /// Starts to keep owners, modes and device numbers that the host does not take from this user: an identity

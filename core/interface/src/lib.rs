@@ -5,13 +5,17 @@
 
 mod access;
 mod caller;
+mod control;
 mod inode;
 mod module;
 mod name;
 mod user_namespace;
+mod program;
+mod text_fs;
 
 pub use access::{may_access, may_delete, Access};
 pub use caller::{Caller, Capabilities, Credentials, Ids, Origin};
+pub use control::{Control, TextFile, CONTROL_MAX};
 pub use inode::{
     BindSocket, Creation, DirEntry, FileKind, Filesystem, FsStat, Inode, InodeRef, Opened, RemoveKind, RenameFlags,
     SetAttr, SetTime, Stat, Timestamp, XattrSet,
@@ -21,9 +25,11 @@ pub use module::{
     MountFlags, MountRequest, Mounted, OptionHelp, World,
 };
 pub use name::Name;
+pub use program::{Argv0, HeldProgram, IdentityOf, Program, ProgramClaim, ProgramDescriptor, PROGRAM_HEAD};
 pub use rustix::fs::OFlags;
 pub use rustix::io::Errno;
 pub use user_namespace::{Extent, IdMap, UserNamespace, OVERFLOW_ID};
+pub use text_fs::{TextEntry, TextFiles, TextFs};
 
 /// Outcome of an operation on a file tree.
 pub type Result<T> = core::result::Result<T, Errno>;

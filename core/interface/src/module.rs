@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bitflags::bitflags;
 
-use crate::{Caller, Credentials, Errno, Filesystem, InodeRef, Result};
+use crate::{Caller, Credentials, Errno, Filesystem, HeldProgram, InodeRef, Result};
 
 /// An option that a module or a file system type takes, for `--help` and error messages.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +183,13 @@ pub trait World {
 
     /// Gives a device number for a new file system.
     fn new_device(&self) -> u64;
+
+    /// Keeps hold of a program that may be executed, whatever becomes of its path: `open_exec` of `fs/exec.c`.
+    ///
+    /// # Errors
+    /// - those of path_resolution(7).
+    /// - `EACCES`: it may not be executed.
+    fn hold_program(&self, path: &[u8]) -> Result<HeldProgram>;
 }
 
 /// A type of file systems, as `/proc/filesystems` lists it.

@@ -237,7 +237,7 @@ fn unnamed_files_lie_in_the_upper_layer() {
     let bed = sample();
     let tree = bed.cow();
     let etc = tree.find("etc").unwrap();
-    let umvu_interface::Opened::File(fd) = etc.tmpfile(&tree.caller(), 0o600, OFlags::RDWR).unwrap();
+    let fd = etc.tmpfile(&tree.caller(), 0o600, OFlags::RDWR).and_then(umvu_interface::Opened::into_file).unwrap();
     assert_eq!(rustix::io::write(&fd, b"x").unwrap(), 1);
     assert!(bed.path("upper/etc").is_dir());
     assert_eq!(tree.ls("etc").unwrap(), ["deep", "hosts"]);

@@ -126,6 +126,9 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
         return fifo::open(place, flags, move |place, opened| hand_out(place, opened, how));
     }
     let opened = call.as_caller(|caller| place.inode.open(caller, flags))?;
+    if let Opened::Text(text) = opened {
+        return crate::control::open(call, place, &text, flags, how.close_on_exec());
+    }
     if strips.is_some() {
         let change = SetAttr { mode: strips, ..SetAttr::default() };
         call.as_caller(|caller| place.inode.set_attr(caller, &change))?;
@@ -206,7 +209,7 @@ fn open_directory(call: &Call, place: &Location, how: How) -> Outcome {
 
 /// Gives the guest a descriptor, marked with the mount it came through.
 pub fn hand_out(place: &Location, opened: Opened, how: How) -> Outcome {
-    let Opened::File(fd) = opened;
+    let fd = opened.into_file()?;
     let mark = place.mount.mark();
     if mark > 0 {
         umvu_sys::file::set_mark(fd.as_fd(), mark)?;

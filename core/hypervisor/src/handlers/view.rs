@@ -159,8 +159,8 @@ fn owners(call: &Call, path: &[u8], direction: Direction) -> Answer {
             Err(errno) => Err(errno),
         },
     };
-    let Opened::File(fd) = match file {
-        Ok(file) => file,
+    let fd = match file.and_then(Opened::into_file) {
+        Ok(fd) => fd,
         Err(errno) => return because(errno),
     };
     let mut file = std::fs::File::from(fd);

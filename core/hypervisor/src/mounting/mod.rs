@@ -15,6 +15,7 @@ mod world;
 pub use leave::{prune, refuses, unmount};
 use new::Wanted;
 pub use pivot::pivot_root;
+pub use world::Below;
 
 use std::sync::Arc;
 

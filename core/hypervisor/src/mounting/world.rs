@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use umvu_host::{HostFs, HostInode};
-use umvu_interface::{Errno, InodeRef, LayerUse, MountError, Result, World};
+use umvu_interface::{Errno, HeldProgram, InodeRef, LayerUse, MountError, Result, World};
 use umvu_ownership::Store;
 
-use crate::call::Call;
+use crate::call::{Call, Fail};
 use crate::mounting::fail;
 use crate::resolve::Last;
 
@@ -83,6 +83,15 @@ impl World for Below<'_> {
     fn new_device(&self) -> u64 {
         let minor = 0xf_0000 + (DEVICES.fetch_add(1, Ordering::Relaxed) & 0xffff);
         rustix::fs::makedev(0, u32::try_from(minor).unwrap_or(0))
+    }
+
+    fn hold_program(&self, path: &[u8]) -> Result<HeldProgram> {
+        let place = self.call.object(libc::AT_FDCWD, path, Last::Follow)?;
+        match crate::handlers::exec::may_execute(self.call, &place) {
+            Ok(()) => Ok(HeldProgram(Arc::new(place))),
+            Err(Fail::Errno(errno)) => Err(errno),
+            Err(_) => Err(Errno::SRCH),
+        }
     }
 }
 

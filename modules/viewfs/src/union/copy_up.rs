@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 use umvu_interface::{
-    Caller, Creation, Errno, FileKind, InodeRef, Name, OFlags, Opened, RenameFlags, Result, SetAttr, SetTime, Stat,
-    XattrSet,
+    Caller, Creation, Errno, FileKind, InodeRef, Name, OFlags, RenameFlags, Result, SetAttr, SetTime, Stat, XattrSet,
 };
 
 use super::inode::{At, Directory, Leaf, UnionInode};
@@ -305,13 +304,14 @@ impl UnionFs {
         let mode = stat.mode & 0o700;
         let copy = match stat.kind() {
             FileKind::Regular => {
-                let (copy, Opened::File(to)) = work.create_open(caller, name, 0o600, OFlags::WRONLY)?;
+                let (copy, to) = work.create_open(caller, name, 0o600, OFlags::WRONLY)?;
+                let to = to.into_file()?;
                 let length = match data {
                     Data::All => stat.size,
                     Data::Begin(length) => length.min(stat.size),
                 };
                 if length > 0 {
-                    let Opened::File(from) = lower.open(caller, OFlags::RDONLY)?;
+                    let from = lower.open(caller, OFlags::RDONLY)?.into_file()?;
                     copy_data::copy(&from, &to, length)?;
                     if self.durability == Durability::Synced {
                         rustix::fs::fsync(&to)?;

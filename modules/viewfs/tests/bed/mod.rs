@@ -162,6 +162,10 @@ impl World for Bed {
     fn new_device(&self) -> u64 {
         0xabc0 + NEXT.fetch_add(1, Ordering::Relaxed)
     }
+
+    fn hold_program(&self, _: &[u8]) -> umvu_interface::Result<umvu_interface::HeldProgram> {
+        Err(umvu_interface::Errno::NOENT)
+    }
 }
 
 pub fn open(path: &Path) -> OwnedFd {
@@ -263,6 +267,10 @@ impl World for Inside<'_> {
 
     fn new_device(&self) -> u64 {
         0xabc0 + NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn hold_program(&self, _: &[u8]) -> umvu_interface::Result<umvu_interface::HeldProgram> {
+        Err(umvu_interface::Errno::NOENT)
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use umvu_interface::{
-    Caller, Creation, Credentials, Errno, FileKind, Filesystem, InodeRef, MountFlags, Mounted, Name, OFlags, Opened,
+    Caller, Creation, Credentials, Errno, FileKind, Filesystem, InodeRef, MountFlags, Mounted, Name, OFlags,
     RemoveKind, RenameFlags, SetAttr, Stat,
 };
 
@@ -55,7 +55,7 @@ impl Tree {
     }
 
     pub fn open(&self, path: &str, flags: OFlags) -> Result<std::fs::File, Errno> {
-        let Opened::File(fd) = self.find(path)?.open(&self.caller(), flags | OFlags::CLOEXEC)?;
+        let fd = self.find(path)?.open(&self.caller(), flags | OFlags::CLOEXEC)?.into_file()?;
         Ok(fd.into())
     }
 
@@ -69,12 +69,12 @@ impl Tree {
     pub fn write(&self, path: &str, content: &str) -> Result<(), Errno> {
         let (directory, last) = self.split(path)?;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let Opened::File(fd) = match directory.create_open(&self.caller(), &last, 0o644, flags) {
+        let opened = match directory.create_open(&self.caller(), &last, 0o644, flags) {
             Ok((_, opened)) => opened,
             Err(Errno::EXIST) => self.find(path)?.open(&self.caller(), flags | OFlags::TRUNC)?,
             Err(errno) => return Err(errno),
         };
-        std::io::Write::write_all(&mut std::fs::File::from(fd), content.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut std::fs::File::from(opened.into_file()?), content.as_bytes()).unwrap();
         Ok(())
     }
 

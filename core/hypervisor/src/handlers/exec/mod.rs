@@ -117,8 +117,11 @@ fn closes_on_exec(call: &Call, fd: i32) -> bool {
     flags.is_some_and(|f| OFlags::from_bits_retain(f).contains(OFlags::CLOEXEC))
 }
 
-/// `do_open_execat` of `fs/exec.c`, but for what is open for writing.
-fn may_execute(call: &Call, place: &Location) -> core::result::Result<(), Fail> {
+/// Checks that a file may be executed: `do_open_execat` of `fs/exec.c`, but for what is open for writing.
+///
+/// # Errors
+/// - `EACCES`: it may not.
+pub fn may_execute(call: &Call, place: &Location) -> core::result::Result<(), Fail> {
     if place.inode.kind()? != FileKind::Regular {
         return Err(Errno::ACCESS.into());
     }
@@ -139,7 +142,7 @@ fn may_execute(call: &Call, place: &Location) -> core::result::Result<(), Fail> 
 fn open(call: &Call, place: &Location) -> Result<OwnedFd> {
     match place.inode.host_fd() {
         Some(fd) => rustix::fs::open(crate::guest::proc_path(fd), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()),
-        None => call.as_caller(|caller| place.inode.open(caller, OFlags::RDONLY)).map(|Opened::File(fd)| fd),
+        None => call.as_caller(|caller| place.inode.open(caller, OFlags::RDONLY)).and_then(Opened::into_file),
     }
 }
 

@@ -1,0 +1,178 @@
+//! The thread that traces guests for as long as they have a descriptor whose writes are answered. Knows nothing of what
+//! is written.
+//!
+//! Between its calls a watched guest runs natively, and those that are notified are served by the workers as ever;
+//! registers that a worker wants changed are changed here, where the thread's tracer is.
+
+use std::collections::{HashMap, HashSet};
+
+use parking_lot::Mutex;
+use umvu_interface::{Errno, Result};
+use umvu_sys::redirect::Regs;
+use umvu_sys::tracer::{Event, Tracer};
+
+use super::write::{self, Writing};
+use crate::call::Call;
+
+/// A watch over the processes that share descriptors with one, and their descendants.
+pub struct Watch<'a> {
+    opener: &'a Call,
+    tracer: Tracer,
+    /// The calls that threads are in.
+    calls: HashMap<u32, InCall>,
+    /// Threads that are let go when they stop without a descriptor.
+    leaving: HashSet<u32>,
+}
+
+/// A call that a thread is in.
+struct InCall {
+    nr: u64,
+    /// The registers that the program will see instead of what the kernel did.
+    instead: Option<Box<Regs>>,
+}
+
+impl<'a> Watch<'a> {
+    /// Begins to trace the process of `opener`, whose call has not been answered.
+    ///
+    /// # Errors
+    /// - `EPERM`: a thread of it is traced by somebody else.
+    /// - `ESRCH`: it is gone.
+    pub fn begin(opener: &'a Call) -> Result<Self> {
+        let mut tracer = Tracer::new();
+        {
+            let _begins = opener.supervisor.tracing.read_recursive();
+            tracer.seize(opener.tid())?;
+            for tid in threads_beside(opener.tid()) {
+                match tracer.seize(tid) {
+                    // One that a watch of an earlier descriptor has is none of ours.
+                    Ok(()) | Err(Errno::SRCH) => {}
+                    Err(_) if opener.supervisor.controls.watched.contains_key(&tid) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+        }
+        for tid in tracer.threads() {
+            opener.supervisor.controls.watched.insert(tid, Mutex::default());
+        }
+        Ok(Self { opener, tracer, calls: HashMap::new(), leaving: HashSet::new() })
+    }
+
+    /// Watches until nobody has such a descriptor any more.
+    pub fn run(mut self) {
+        while let Some((tid, event)) = self.tracer.next_event() {
+            if let Err(errno) = self.take(tid, event) {
+                tracing::debug!(tid, %errno, "a watched guest is gone");
+            }
+        }
+    }
+
+    fn take(&mut self, tid: u32, event: Event) -> Result<()> {
+        let watched = &self.opener.supervisor.controls.watched;
+        if event != Event::Gone && !watched.contains_key(&tid) {
+            watched.insert(tid, Mutex::default());
+        }
+        match event {
+            Event::Gone => {
+                self.forget(tid);
+                Ok(())
+            }
+            Event::Executed(former) => {
+                if former != tid {
+                    self.forget(former);
+                    self.calls.insert(tid, InCall { nr: EXECVE, instead: None });
+                }
+                self.tracer.go_on(tid, 0)
+            }
+            Event::Entry => {
+                self.begins(tid)?;
+                self.tracer.go_on(tid, 0)
+            }
+            Event::Exit => {
+                let may_close = self.returns(tid)?;
+                if may_close || self.leaving.contains(&tid) {
+                    return self.go_on_or_away(tid);
+                }
+                self.tracer.go_on(tid, 0)
+            }
+            Event::Stop if self.leaving.contains(&tid) => self.go_on_or_away(tid),
+            Event::Stop => self.tracer.go_on(tid, 0),
+            Event::Signal(signal) => self.tracer.go_on(tid, signal),
+            Event::JobStop => self.tracer.listen(tid),
+        }
+    }
+
+    fn forget(&mut self, tid: u32) {
+        self.calls.remove(&tid);
+        self.leaving.remove(&tid);
+        self.opener.supervisor.controls.watched.remove(&tid);
+    }
+
+    /// A thread begins a call: one that writes to a control is answered here, and the kernel is given one to the
+    /// same effect on registers that fails.
+    fn begins(&mut self, tid: u32) -> Result<()> {
+        let regs = self.tracer.regs(tid)?;
+        let mut instead = None;
+        if let Some(writing) = Writing::of(&regs) {
+            if let Some(result) = write::answer(self.opener, tid, &writing) {
+                // No descriptor has this number, and the filter lets the call through.
+                let mut harmless = regs;
+                *writing.descriptor_of(&mut harmless) = u64::MAX;
+                self.tracer.set_regs(tid, &harmless)?;
+                instead = Some(Box::new(Regs { rax: result, orig_rax: u64::MAX, ..regs }));
+            }
+        }
+        self.calls.insert(tid, InCall { nr: regs.orig_rax, instead });
+        Ok(())
+    }
+
+    /// A thread has returned from a call: tells whether descriptors may have been closed by it.
+    fn returns(&mut self, tid: u32) -> Result<bool> {
+        let job = self.opener.supervisor.controls.watched.get(&tid).and_then(|job| job.lock().take());
+        let call = self.calls.remove(&tid);
+        let now = self.tracer.regs(tid)?;
+        let instead = call.as_ref().and_then(|call| call.instead.as_ref());
+        match (instead, job) {
+            (Some(regs), _) => self.tracer.set_regs(tid, &Regs { rcx: now.rcx, r11: now.r11, ..**regs })?,
+            (None, Some(job)) => self.tracer.set_regs(tid, &job(&now))?,
+            (None, None) => {}
+        }
+        // Of a call whose beginning was not seen, or not understood, anything can be true.
+        Ok(call.is_none_or(|call| CLOSE.contains(&call.nr)))
+    }
+
+    /// Lets a thread go if its process has no descriptor left, and the others that share its table with it.
+    fn go_on_or_away(&mut self, tid: u32) -> Result<()> {
+        if write::has_control(self.opener, tid) {
+            self.leaving.remove(&tid);
+            return self.tracer.go_on(tid, 0);
+        }
+        for other in threads_beside(tid) {
+            if self.opener.supervisor.controls.watched.contains_key(&other) && self.leaving.insert(other) {
+                // One that is gone is told of by its own event.
+                let _ = self.tracer.interrupt(other);
+            }
+        }
+        self.forget(tid);
+        self.tracer.let_go(tid, 0)
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        for tid in self.tracer.threads() {
+            self.opener.supervisor.controls.watched.remove(&tid);
+        }
+    }
+}
+
+const EXECVE: u64 = 59;
+
+/// Calls after which a process may have one descriptor less: close, dup2, dup3, close_range, execve, execveat, unshare.
+const CLOSE: [u64; 7] = [3, 33, 292, 436, EXECVE, 322, 272];
+
+/// The other threads of a thread's process.
+fn threads_beside(tid: u32) -> Vec<u32> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{tid}/task")) else { return Vec::new() };
+    let tids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
+    tids.filter(|other| *other != tid).collect()
+}
