@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use umvu_interface::{
-    cause, Errno, FileKind, InnerMounts, InodeRef, MountError, MountFlags, MountRequest, Mounted, Name, OFlags, Opened,
+    cause, Errno, FileKind, InnerMounts, InodeRef, MountError, MountFlags, MountRequest, Mounted, Name, OFlags,
     World,
 };
 
@@ -50,7 +50,7 @@ pub(crate) fn mount(request: &MountRequest<'_>, world: &dyn World, form: Form) -
 }
 
 fn open(inode: &InodeRef, request: &MountRequest<'_>) -> umvu_interface::Result<File> {
-    let Opened::File(fd) = inode.open(&request.caller, OFlags::RDONLY | OFlags::CLOEXEC)?;
+    let fd = inode.open(&request.caller, OFlags::RDONLY | OFlags::CLOEXEC)?.into_file()?;
     Ok(fd.into())
 }
 
