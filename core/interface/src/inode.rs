@@ -501,6 +501,11 @@ pub trait Filesystem: Send + Sync + Any {
         None
     }
 
+    /// Whether it may claim programs: only then it is asked.
+    fn claims_programs(&self) -> bool {
+        false
+    }
+
     /// Starts to keep owners, modes and device numbers that the host does not take from this user: an identity
     /// has been claimed in the view.
     fn fake_ownership(&self) {}

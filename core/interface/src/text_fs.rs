@@ -50,6 +50,11 @@ pub trait TextFiles: Send + Sync + 'static {
         let _ = program;
         None
     }
+
+    /// Whether it may claim programs: [`Filesystem::claims_programs`].
+    fn claims_programs(&self) -> bool {
+        false
+    }
 }
 
 /// Such a file system, owned by who made it.
@@ -272,5 +277,9 @@ impl<T: TextFiles> Filesystem for TextFs<T> {
 
     fn claim_program(&self, program: &Program<'_>) -> Option<ProgramClaim> {
         self.files.claim_program(program)
+    }
+
+    fn claims_programs(&self) -> bool {
+        self.files.claims_programs()
     }
 }

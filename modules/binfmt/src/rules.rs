@@ -176,6 +176,10 @@ impl TextFiles for Rules {
         Ok(done)
     }
 
+    fn claims_programs(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed) && !self.entries.read().is_empty()
+    }
+
     fn claim_program(&self, program: &Program<'_>) -> Option<ProgramClaim> {
         if !self.enabled.load(Ordering::Relaxed) || !self.concerns(program) {
             return None;

@@ -2,9 +2,11 @@
 //!
 //! A program that stands at the same place on the host, whose interpreter does too, is left to the kernel. Any other
 //! one is loaded by the loader, which the guest executes in its place (`start`), from what this module finds; `#!`
-//! lines are read here, because the kernel would look for the interpreter on the host. What the bytes of a program
+//! lines are read here, because the kernel would look for the interpreter on the host, and `claim` asks the file
+//! systems of the view. What the bytes of a program
 //! mean is known to `format`, what becomes of an identity to `identity`.
 
+mod claim;
 mod format;
 mod identity;
 mod load;
@@ -163,7 +165,15 @@ fn execute(call: &Call, place: Location, asked: &Asked) -> Outcome {
 fn find(call: &Call, place: Location, asked: &Asked) -> Outcome {
     let mut native = is_same_on_host(call, &place, asked.dirfd, &asked.path);
     let mut target = Target { program: place.clone(), shown: asked.path.clone(), prefix: Vec::new() };
+    // The program whose set-id bits count, if that is not the one that runs.
+    let mut identity_of: Option<Location> = None;
     for _ in 0..DEPTH {
+        // binfmt_misc registers itself before all others: insert_binfmt in fs/binfmt_misc.c.
+        if let Some(claimed) = claim::take(call, asked, &mut target)? {
+            identity_of = identity_of.or(claimed.identity);
+            native = false;
+            continue;
+        }
         match format::of(call, &target.program)? {
             Format::Script(interpreter, argument) => {
                 if target.prefix.is_empty() && !asked.is_accessible {
@@ -177,7 +187,7 @@ fn find(call: &Call, place: Location, asked: &Asked) -> Outcome {
             Format::Elf(file, object) => {
                 let interpreter = interpreter(call, &object)?;
                 let same = interpreter.as_ref().is_none_or(|i| i.is_same_on_host);
-                let identity = identity::after(call, &target.program)?;
+                let identity = identity::after(call, identity_of.as_ref().unwrap_or(&target.program))?;
                 if native && same && identity.is_none() {
                     identity::reset_dumpable(call)?;
                     return Ok(Reply::Continue);
@@ -194,7 +204,7 @@ fn find(call: &Call, place: Location, asked: &Asked) -> Outcome {
                         (!is_same_on_host(call, &found, libc::AT_FDCWD, path)).then_some(found)
                     }
                 };
-                identity::take_early(call, &target.program, asked.arrays)?;
+                identity::take_early(call, identity_of.as_ref().unwrap_or(&target.program), asked.arrays)?;
                 if let Some(interpreter) = found {
                     return other_loader::start(call, asked, &target, &interpreter);
                 }
