@@ -3,11 +3,8 @@
 use umvu_interface::ModuleDescriptor;
 
 /// Every module that `vu_insmod` and `umvu -m` can load.
-<<<<<<< HEAD
-pub static MODULES: &[&ModuleDescriptor] = &[&umvu_viewfs::MODULE, &umvu_unrealuid::MODULE, &umvu_archive::MODULE];
-=======
-pub static MODULES: &[&ModuleDescriptor] = &[&umvu_viewfs::MODULE, &umvu_unrealuid::MODULE, &umvu_binfmt::MODULE];
->>>>>>> c39202a (binfmt: rules of binfmt_misc for one view)
+pub static MODULES: &[&ModuleDescriptor] =
+    &[&umvu_viewfs::MODULE, &umvu_unrealuid::MODULE, &umvu_archive::MODULE, &umvu_binfmt::MODULE];
 
 /// Splits what `-m` was given into modules with their options: a word behind a comma is a module of its own if it is
 /// the name of one, an option of the module before it otherwise.

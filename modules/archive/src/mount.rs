@@ -3,8 +3,7 @@
 use std::fs::File;
 
 use umvu_interface::{
-    cause, Errno, FileKind, InnerMounts, InodeRef, MountError, MountFlags, MountRequest, Mounted, Name, OFlags,
-    World,
+    cause, Errno, FileKind, InnerMounts, InodeRef, MountError, MountFlags, MountRequest, Mounted, Name, OFlags, World,
 };
 
 use crate::entry::{shown, unreadable, Data, Object, Result};

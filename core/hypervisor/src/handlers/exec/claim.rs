@@ -81,7 +81,7 @@ fn first_argument(call: &Call, asked: &Asked, target: &Target) -> Result<Vec<u8>
     if let Some(first) = target.prefix.first() {
         return Ok(first.clone());
     }
-    match read_pointers(call.tid(), asked.arrays[0])?.first() {
+    match read_pointers(call, asked.arrays[0])?.first() {
         Some(address) => match crate::guest::read_string(call.tid(), *address, LONGEST) {
             Err(Errno::NAMETOOLONG) => Err(Errno::TOOBIG),
             other => other,
