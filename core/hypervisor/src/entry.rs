@@ -6,8 +6,8 @@ use umvu_sys::seccomp::Notification;
 use umvu_table::i386::{self, Abi, Form, Meaning};
 use umvu_table::{Condition, Tier};
 
-use crate::filter::{I386, X86_64};
 use crate::guest;
+use umvu_table::{ARCH_I386 as I386, ARCH_X86_64 as X86_64};
 
 /// Bit of the x32 entry.
 const X32: u32 = 0x4000_0000;

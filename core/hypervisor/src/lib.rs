@@ -50,6 +50,7 @@ use std::ffi::OsString;
 pub use launch::run;
 pub use trace::TraceTarget;
 use umvu_interface::ModuleDescriptor;
+pub use umvu_table::Pids;
 
 /// Whether views may be stacked on the one that is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,15 +59,6 @@ pub enum Nesting {
     Allowed,
     /// It is refused.
     Refused,
-}
-
-/// Whose numbers processes have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pids {
-    /// The host's alone: the calls that tell them cost what they cost on the host.
-    Host,
-    /// Those of pid namespaces, too, which a view can make then.
-    Namespaces,
 }
 
 /// How a view is started.
@@ -92,9 +84,6 @@ pub struct Config {
 /// Why a view cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The filter cannot be made.
-    #[error(transparent)]
-    Filter(#[from] filter::FilterError),
     /// The kernel refused something.
     #[error("{what}: {source}")]
     System {

@@ -9,9 +9,9 @@ mod control;
 mod inode;
 mod module;
 mod name;
-mod user_namespace;
 mod program;
 mod text_fs;
+mod user_namespace;
 
 pub use access::{may_access, may_delete, Access};
 pub use caller::{Caller, Capabilities, Credentials, Ids, Origin};
@@ -28,8 +28,8 @@ pub use name::Name;
 pub use program::{Argv0, HeldProgram, IdentityOf, Program, ProgramClaim, ProgramDescriptor, PROGRAM_HEAD};
 pub use rustix::fs::OFlags;
 pub use rustix::io::Errno;
-pub use user_namespace::{Extent, IdMap, UserNamespace, OVERFLOW_ID};
 pub use text_fs::{TextEntry, TextFiles, TextFs};
+pub use user_namespace::{Extent, IdMap, UserNamespace, OVERFLOW_ID};
 
 /// Outcome of an operation on a file tree.
 pub type Result<T> = core::result::Result<T, Errno>;

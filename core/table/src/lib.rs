@@ -19,6 +19,20 @@ pub use kind::Kind;
 /// reply's length or a negated errno.
 pub const VU_CALL: u32 = 0x7675;
 
+/// What seccomp calls the entry of 64-bit programs: `AUDIT_ARCH_X86_64` of linux/audit.h.
+pub const ARCH_X86_64: u32 = 0xc000_003e;
+/// What seccomp calls the entry of 32-bit programs: `AUDIT_ARCH_I386` of linux/audit.h.
+pub const ARCH_I386: u32 = 0x4000_0003;
+
+/// Whose numbers the processes of a view have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pids {
+    /// The host's alone: the calls that tell them cost what they cost on the host.
+    Host,
+    /// Those of pid namespaces, too, which a view can make then.
+    Namespaces,
+}
+
 /// Who takes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {

@@ -9,9 +9,9 @@ use umvu_sys::seccomp::{self, Listener};
 use super::command::Command;
 use crate::StartError;
 
-/// Takes the filter, says where its listener is, waits, executes.
-pub fn run(command: &Command, program: &[libc::sock_filter], number: OwnedFd, go: OwnedFd, mask: &SigSet) -> i32 {
-    let listener = match seccomp::install(program) {
+/// Takes a filter, says where its listener is, waits, executes.
+pub fn run(command: &Command, filter: &[libc::sock_filter], number: OwnedFd, go: OwnedFd, mask: &SigSet) -> i32 {
+    let listener = match seccomp::install(filter) {
         Ok(listener) => listener,
         Err(errno) => {
             let why = match errno.raw_os_error() {

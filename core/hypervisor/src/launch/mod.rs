@@ -35,7 +35,6 @@ use crate::{Config, StartError};
 /// What could not be had, named.
 pub fn run(config: Config) -> Result<u8, StartError> {
     let command = Command::prepare(&config)?;
-    let program = crate::filter::program(config.pids)?;
     let (status_in, status_out) = pipe()?;
     let (from_front, to_guard) = pipe()?;
     let saved_mask = SigSet::thread_get_mask().map_err(StartError::system("signal mask"))?;
@@ -50,7 +49,7 @@ pub fn run(config: Config) -> Result<u8, StartError> {
         }
         Forked::Child => {
             drop((status_in, to_guard));
-            let start = supervise::Start { config, command, program, status: status_out, saved_mask };
+            let start = supervise::Start { config, command, status: status_out, saved_mask };
             process::exit_now(guard::run(start, from_front))
         }
     }

@@ -24,8 +24,6 @@ pub struct Start {
     pub config: Config,
     /// What the first guest executes.
     pub command: Command,
-    /// The filter.
-    pub program: Vec<libc::sock_filter>,
     /// Where the front is told.
     pub status: OwnedFd,
     /// Signals that the first guest blocks.
@@ -59,7 +57,8 @@ fn supervise(start: &Start, guard: &OwnedFd) -> Result<(), StartError> {
     let guest = match process::fork().map_err(StartError::system("fork"))? {
         Forked::Child => {
             drop((number_in, go_out));
-            process::exit_now(first_guest::run(&start.command, &start.program, number_out, go_in, &start.saved_mask))
+            let filter = crate::filter::program(start.config.pids);
+            process::exit_now(first_guest::run(&start.command, filter, number_out, go_in, &start.saved_mask))
         }
         Forked::Parent(pid) => pid,
     };
