@@ -14,6 +14,14 @@ int main(void)
 		perror("name_to_handle_at");
 		return 1;
 	}
+	if (name_to_handle_at(AT_FDCWD, "missing", handle, &mount, 0) == 0 || (errno != ENOENT && errno != ENOSYS)) {
+		perror("name_to_handle_at of nothing");
+		return 1;
+	}
+	if (name_to_handle_at(AT_FDCWD, ".", handle, &mount, 0x10000) == 0 || (errno != EINVAL && errno != ENOSYS)) {
+		perror("name_to_handle_at with unknown flags");
+		return 1;
+	}
 	if (open_by_handle_at(AT_FDCWD, handle, O_RDONLY) >= 0)
 		puts("opened");
 	else

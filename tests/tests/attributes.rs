@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 
 use rustix::fs::{
-    chmodat, chownat, futimens, lstat, mkdir, open, stat, statfs, statvfs, statx, utimensat, AtFlags, Mode, OFlags,
-    StatxFlags, Timespec, Timestamps, CWD, UTIME_NOW, UTIME_OMIT,
+    chmodat, chownat, futimens, lstat, mkdir, open, stat, statat, statfs, statvfs, statx, utimensat, AtFlags, Mode,
+    OFlags, StatxFlags, Timespec, Timestamps, CWD, UTIME_NOW, UTIME_OMIT,
 };
 use rustix::io::Errno;
 use umvu_tests::{behaviours, fails, works, Runner};
@@ -28,6 +28,7 @@ behaviours! {
         statx_of_a_descriptor_sees_growth,
         stat_of_a_link_is_the_target_and_lstat_the_link,
         stat_and_fstat_agree,
+        stat_takes_the_flags_of_statx_for_network_file_systems,
         inodes_in_listings_are_those_of_stat,
         truncate_cuts_and_grows,
         truncate_of_what_is_no_file_is_refused,
@@ -217,6 +218,14 @@ fn stat_of_a_link_is_the_target_and_lstat_the_link() {
     let link = works(lstat("link"));
     assert_eq!(link.st_mode, libc::S_IFLNK | 0o777);
     assert_eq!(link.st_size, 4);
+}
+
+fn stat_takes_the_flags_of_statx_for_network_file_systems() {
+    file("file");
+    for synchronised in [0x2000, 0x4000, 0x6000] {
+        works(statat(CWD, "file", AtFlags::from_bits_retain(synchronised)));
+    }
+    fails(Errno::INVAL, statat(CWD, "file", AtFlags::from_bits_retain(0x8000)));
 }
 
 fn stat_and_fstat_agree() {

@@ -34,7 +34,8 @@ pub fn lstat(call: &Call) -> Outcome {
 /// `newfstatat(dirfd, path, status, flags)`.
 pub fn newfstatat(call: &Call) -> Outcome {
     let flags = call.u32(3);
-    if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT) != 0 {
+    // The types of synchronisation are those of statx(2): vfs_statx of fs/stat.c.
+    if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_SYNC_TYPE) != 0 {
         return Err(Errno::INVAL.into());
     }
     by_path(call, call.i32(0), 1, 2, last(flags), empty(flags))
