@@ -31,6 +31,7 @@ behaviours! {
         id_says_root,
         ids_can_be_dropped_and_a_saved_one_taken_back,
         su_becomes_another_user,
+        who_has_become_another_reaches_its_descriptors,
         chroot_takes_an_identity,
         install_sets_owner_and_mode,
         tar_keeps_owners_in_both_directions,
@@ -276,6 +277,11 @@ fn ids_can_be_dropped_and_a_saved_one_taken_back(r: &Runner) {
         if pid == 0: os.execvp('id', ['id', '-ur'])\n\
         os.waitpid(pid, 0)";
     assert_eq!(r.run(["python3", "-uc", script]).line(), "(1, 2, 3)\n(10, 20, 0)\n0\nrefused\n1\n10");
+}
+
+fn who_has_become_another_reaches_its_descriptors(r: &Runner) {
+    let told = "setpriv --reuid=5 --regid=5 --clear-groups stat -Lc %F /proc/self/fd/0 /proc/thread-self/fd/0 < /";
+    assert_eq!(r.bash(told).line(), "directory\ndirectory");
 }
 
 fn su_becomes_another_user(r: &Runner) {

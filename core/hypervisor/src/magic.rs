@@ -4,10 +4,11 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
-use umvu_interface::{Errno, Result};
+use umvu_interface::{Errno, Result, Stat};
 
 use crate::call::Call;
-use crate::fs::proc::{Jump, Magic};
+use crate::fs::proc::{Jump, Magic, ProcInode};
+use crate::handlers::stat::shown;
 use crate::mount::Location;
 use crate::namespace::nsfs::NsInode;
 use crate::namespace::pid::Init;
@@ -57,6 +58,16 @@ impl MagicLinks for Follower<'_> {
                 None => self.host_object(*pid, &format!("ns/{}", link.name())),
             },
         }
+    }
+
+    fn searched(&self, directory: &ProcInode, tid: u32) -> Result<Option<Stat>> {
+        // A process may use its own descriptors whoever it has become: proc_fd_permission of fs/proc/fd.c.
+        if let Some((pid, b"fd" | b"fdinfo")) = directory.of_process() {
+            if process_of(pid)? == process_of(tid)? {
+                return Ok(None);
+            }
+        }
+        shown(self.call, directory).map(Some)
     }
 }
 

@@ -2,7 +2,7 @@
 //! Knows nothing of what is done with the result.
 
 use bitflags::bitflags;
-use umvu_interface::{may_access, Access, Credentials, Errno, FileKind, InodeRef, MountFlags, Name, Result};
+use umvu_interface::{may_access, Access, Credentials, Errno, FileKind, InodeRef, MountFlags, Name, Result, Stat};
 
 use crate::fs::proc::{Jump, ProcInode};
 use crate::listing;
@@ -373,7 +373,14 @@ impl Walk<'_> {
     }
 
     fn judge_search(&self) -> Result<()> {
-        may_access(self.resolver.credentials, &self.at.inode.stat()?, Access::EXEC)
+        let stat = match self.at.inode.as_any().downcast_ref::<ProcInode>() {
+            Some(inode) => match self.resolver.magic.searched(inode, self.resolver.tid)? {
+                Some(stat) => stat,
+                None => return Ok(()),
+            },
+            None => self.at.inode.stat()?,
+        };
+        may_access(self.resolver.credentials, &stat, Access::EXEC)
     }
 
     fn child(&self, name: &Name) -> Result<Location> {
@@ -465,6 +472,9 @@ fn join(mut text: Vec<u8>, path: &[u8], part: &Component<'_>) -> Vec<u8> {
 pub trait MagicLinks {
     /// Gives what `magic` leads to for thread `tid`.
     fn follow(&self, magic: &crate::fs::proc::Magic, tid: u32) -> Result<Jump>;
+
+    /// Gives by what thread `tid` is judged that searches a directory; `None`: it may, as it is its own process's.
+    fn searched(&self, directory: &ProcInode, tid: u32) -> Result<Option<Stat>>;
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ mod rename;
 mod signal;
 mod socket;
 mod spawn;
-mod stat;
+pub mod stat;
 mod tree;
 mod view;
 mod watch;

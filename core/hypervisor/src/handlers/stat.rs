@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use umvu_interface::{
-    may_access, Access, Credentials, Errno, FileKind, FsStat, Ids, InodeRef, MountFlags, Result, Stat,
+    may_access, Access, Credentials, Errno, FileKind, FsStat, Ids, Inode, InodeRef, MountFlags, Result, Stat,
 };
 use umvu_table::i386::{Abi, Form};
 
@@ -104,15 +104,21 @@ fn find(call: &Call, dirfd: i32, path: usize, last: Last, empty: EmptyPath) -> R
         return of_descriptor(call, dirfd);
     }
     let place = call.object_at(dirfd, &text, last, empty)?;
-    Ok((shown(call, &place)?, Through::place(place)))
+    Ok((metadata(call, &place)?, Through::place(place)))
 }
 
-/// The metadata of a place. Objects of `/proc/PID` belong to the identity that the process has in its view.
-fn shown(call: &Call, place: &Location) -> Result<Stat> {
-    let mut stat = place.inode.stat()?;
-    let Some((pid, _)) = place.inode.as_any().downcast_ref::<ProcInode>().and_then(ProcInode::of_process) else {
-        return Ok(stat);
-    };
+/// The metadata of a place.
+fn metadata(call: &Call, place: &Location) -> Result<Stat> {
+    match place.inode.as_any().downcast_ref::<ProcInode>() {
+        Some(inode) => shown(call, inode),
+        None => place.inode.stat(),
+    }
+}
+
+/// The metadata of an object of `/proc`. Those of `/proc/PID` belong to the identity that the process has in its view.
+pub fn shown(call: &Call, inode: &ProcInode) -> Result<Stat> {
+    let mut stat = inode.stat()?;
+    let Some((pid, _)) = inode.of_process() else { return Ok(stat) };
     if stat.uid != call.supervisor.host_credentials.uid.effective || !call.credentials().is_faked() {
         return Ok(stat);
     }
@@ -163,7 +169,7 @@ fn of_descriptor(call: &Call, fd: i32) -> Result<(Stat, Through)> {
         return Ok((open.location.inode.stat()?, Through::place(open.location.clone())));
     }
     if let Some(place) = call.supervisor.object_of_text(call, fd.as_fd(), &numbers) {
-        return Ok((shown(call, &place)?, Through::place(place)));
+        return Ok((metadata(call, &place)?, Through::place(place)));
     }
     let table = call.table();
     let mark = umvu_sys::file::mark(fd.as_fd()).unwrap_or(-1);
@@ -174,7 +180,7 @@ fn of_descriptor(call: &Call, fd: i32) -> Result<(Stat, Through)> {
     if mark < 0 || is_fifo || numbers.st_dev == call.supervisor.proc_device {
         // O_PATH descriptors take no mark, those of /proc have none, and guests open pipes themselves: the path tells.
         let place = call.supervisor.place_of(call, fd)?;
-        return Ok((shown(call, &place)?, Through::place(place)));
+        return Ok((metadata(call, &place)?, Through::place(place)));
     }
     let host = table.host().mount;
     let stat = nameless(call, fd.as_fd(), host.filesystem.stat_open(fd.as_fd())?);
