@@ -59,6 +59,8 @@ int main(void)
 	EXPECT(EFAULT, syscall(SYS_rename, ".", bad));
 	EXPECT(EFAULT, syscall(SYS_chmod, bad, 0700));
 	EXPECT(EFAULT, syscall(SYS_chown, bad, -1, -1));
+	EXPECT(EFAULT, syscall(SYS_fchownat, AT_FDCWD, NULL, -1, -1, AT_EMPTY_PATH));
+	EXPECT(EINVAL, syscall(SYS_utimensat, 0, NULL, NULL, AT_EMPTY_PATH));
 	EXPECT(EFAULT, syscall(SYS_chdir, bad));
 	EXPECT(EFAULT, syscall(SYS_getcwd, bad, 4096));
 	EXPECT(EFAULT, syscall(SYS_readlink, "/proc/self/exe", bad, 100));

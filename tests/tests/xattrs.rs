@@ -14,6 +14,7 @@ behaviours! {
         an_attribute_is_set_read_listed_and_removed,
         attribute_flags_are_kept,
         attribute_names_need_a_known_namespace,
+        attribute_names_and_flags_are_judged_before_paths,
         attributes_of_links_are_eperm,
         an_attribute_buffer_that_is_too_small_is_erange,
         an_empty_attribute_is_not_a_missing_one,
@@ -55,6 +56,17 @@ fn an_attribute_is_set_read_listed_and_removed() {
     fails(Errno::NODATA, read_attribute("file", "user.name"));
     fails(Errno::NODATA, removexattr("file", "user.name"));
     fails(Errno::NOENT, read_attribute("missing", "user.name"));
+}
+
+fn attribute_names_and_flags_are_judged_before_paths() {
+    let long = "user.".to_owned() + &"n".repeat(251);
+    fails(Errno::INVAL, setxattr("missing", "user.name", b"1", XattrFlags::from_bits_retain(4)));
+    fails(Errno::TOOBIG, setxattr("missing", "user.name", &[0; 65537], XattrFlags::empty()));
+    for name in ["", &long] {
+        fails(Errno::RANGE, setxattr("missing", name, b"1", XattrFlags::empty()));
+        fails(Errno::RANGE, read_attribute("missing", name));
+        fails(Errno::RANGE, removexattr("missing", name));
+    }
 }
 
 fn attribute_flags_are_kept() {

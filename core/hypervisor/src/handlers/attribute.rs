@@ -20,7 +20,8 @@ fn find(call: &Call, dirfd: i32, path: usize, flags: u32) -> Result<Location> {
     if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
         return Err(Errno::INVAL);
     }
-    let text = if flags & AT_EMPTY_PATH != 0 && call.raw(path) == 0 { Vec::new() } else { call.path(path)? };
+    // Unlike in fs/stat.c, a null path is no empty one.
+    let text = call.path(path)?;
     let last = if flags & AT_SYMLINK_NOFOLLOW != 0 { Last::NoFollow } else { Last::Follow };
     let empty = if flags & AT_EMPTY_PATH != 0 { EmptyPath::Allowed } else { EmptyPath::Refused };
     call.object_at(dirfd, &text, last, empty)
@@ -72,7 +73,10 @@ pub fn fchmod(call: &Call) -> Outcome {
 }
 
 /// What an open descriptor (the first argument) names; `O_PATH` ones are refused as the kernel does.
-fn opened(call: &Call) -> Result<Location> {
+///
+/// # Errors
+/// - `EBADF`: it is not open, or `O_PATH`.
+pub fn opened(call: &Call) -> Result<Location> {
     let fd = call.take_fd(call.i32(0))?;
     if rustix::fs::fcntl_getfl(&fd)?.contains(rustix::fs::OFlags::PATH) {
         return Err(Errno::BADF);
@@ -332,14 +336,11 @@ pub fn utimensat(call: &Call) -> Outcome {
     }
     let flags = call.u32(3);
     let place = if call.raw(1) == 0 && call.i32(0) != libc::AT_FDCWD {
-        if flags & !AT_EMPTY_PATH != 0 {
+        // do_utimes_fd of fs/utimes.c
+        if flags != 0 {
             return Err(Errno::INVAL.into());
         }
-        if flags & AT_EMPTY_PATH != 0 {
-            call.directory(call.i32(0))?
-        } else {
-            opened(call)?
-        }
+        opened(call)?
     } else {
         find(call, call.i32(0), 1, flags)?
     };

@@ -4,6 +4,7 @@ use umvu_interface::{may_access, Access, Capabilities, Errno, FileKind, MountFla
 
 use crate::call::{Call, EmptyPath, Outcome, Reply, DONE};
 use crate::guest;
+use crate::handlers::attribute::opened;
 use crate::mount::Location;
 use crate::resolve::Last;
 
@@ -29,12 +30,7 @@ macro_rules! forms {
             if call.state.is_plain() {
                 return Ok(Reply::Continue);
             }
-            let fd = call.take_fd(call.i32(0))?;
-            if rustix::fs::fcntl_getfl(&fd)?.contains(rustix::fs::OFlags::PATH) {
-                return Err(Errno::BADF.into());
-            }
-            let place = call.supervisor.place_of(call, fd)?;
-            $body(call, &place)
+            $body(call, &|| opened(call))
         }
     )*};
 }
@@ -46,54 +42,66 @@ forms! {
     removexattr lremovexattr fremovexattr => remove;
 }
 
-fn by_path(call: &Call, last: Last, body: fn(&Call, &Location) -> Outcome) -> Outcome {
+/// Finds the object of a call. Names and values are read before: `path_setxattrat` and its like in `fs/xattr.c`.
+type Find<'a> = &'a dyn Fn() -> Result<Location>;
+
+fn by_path(call: &Call, last: Last, body: fn(&Call, Find<'_>) -> Outcome) -> Outcome {
     if call.state.is_plain() {
         return Ok(Reply::Continue);
     }
-    let text = call.path(0)?;
-    let place = call.object(libc::AT_FDCWD, &text, last)?;
-    body(call, &place)
+    body(call, &|| call.object(libc::AT_FDCWD, &call.path(0)?, last))
 }
 
-fn set(call: &Call, place: &Location) -> Outcome {
-    set_value(call, place, call.raw(1), call.raw(2), call.raw(3), call.u32(4))
+fn set(call: &Call, find: Find<'_>) -> Outcome {
+    set_value(call, find, call.raw(1), call.raw(2), call.raw(3), call.u32(4))
 }
 
-fn get(call: &Call, place: &Location) -> Outcome {
-    get_value(call, place, call.raw(1), call.raw(2), call.raw(3))
+fn get(call: &Call, find: Find<'_>) -> Outcome {
+    get_value(call, find, call.raw(1), call.raw(2), call.raw(3))
 }
 
-fn list(call: &Call, place: &Location) -> Outcome {
-    list_names(call, place, call.raw(1), call.raw(2))
+fn list(call: &Call, find: Find<'_>) -> Outcome {
+    list_names(call, find, call.raw(1), call.raw(2))
 }
 
-fn remove(call: &Call, place: &Location) -> Outcome {
-    remove_name(call, place, call.raw(1))
+fn remove(call: &Call, find: Find<'_>) -> Outcome {
+    remove_name(call, find, call.raw(1))
 }
 
-/// The object of an `*xattrat` call: `(dirfd, path, flags, ...)`.
-fn at(call: &Call) -> Result<Location> {
-    let flags = call.u32(2);
-    if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
-        return Err(Errno::INVAL);
+/// Does `body` to the object of an `*xattrat` call: `(dirfd, path, flags, ...)`.
+fn at(call: &Call, body: impl FnOnce(Find<'_>) -> Outcome) -> Outcome {
+    if call.u32(2) & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
+        return Err(Errno::INVAL.into());
     }
+    body(&|| object_at(call, call.u32(2)))
+}
+
+fn object_at(call: &Call, flags: u32) -> Result<Location> {
     let empty = if flags & AT_EMPTY_PATH != 0 { EmptyPath::Allowed } else { EmptyPath::Refused };
     let last = if flags & AT_SYMLINK_NOFOLLOW != 0 { Last::NoFollow } else { Last::Follow };
     let text = if flags & AT_EMPTY_PATH != 0 && call.raw(1) == 0 { Vec::new() } else { call.path(1)? };
     call.object_at(call.i32(0), &text, last, empty)
 }
 
-/// `struct xattr_args`: value, size, flags.
+/// `struct xattr_args`: value, size, flags. What a later version adds must be zero: `copy_struct_from_user`.
 fn arguments(call: &Call) -> Result<(u64, u64, u32)> {
-    match call.raw(5) {
-        0..=15 => return Err(Errno::INVAL),
-        16 => {}
-        _ => return Err(Errno::TOOBIG),
+    const SIZE: usize = 16;
+    const PAGE: usize = 4096;
+    let size = usize::try_from(call.raw(5)).unwrap_or(usize::MAX);
+    if size < SIZE {
+        return Err(Errno::INVAL);
     }
-    let bytes: [u8; 16] = guest::read_array(call.tid(), call.raw(4))?;
+    if size > PAGE {
+        return Err(Errno::TOOBIG);
+    }
+    let mut bytes = vec![0; size];
+    guest::read_exact(call.tid(), call.raw(4), &mut bytes)?;
+    if bytes[SIZE..].iter().any(|byte| *byte != 0) {
+        return Err(Errno::TOOBIG);
+    }
     let value = u64::from_ne_bytes(bytes[..8].try_into().unwrap_or_default());
     let size = u32::from_ne_bytes(bytes[8..12].try_into().unwrap_or_default());
-    let flags = u32::from_ne_bytes(bytes[12..].try_into().unwrap_or_default());
+    let flags = u32::from_ne_bytes(bytes[12..SIZE].try_into().unwrap_or_default());
     Ok((value, u64::from(size), flags))
 }
 
@@ -103,7 +111,7 @@ pub fn setxattrat(call: &Call) -> Outcome {
         return Ok(Reply::Continue);
     }
     let (value, size, flags) = arguments(call)?;
-    set_value(call, &at(call)?, call.raw(3), value, size, flags)
+    at(call, |find| set_value(call, find, call.raw(3), value, size, flags))
 }
 
 /// `getxattrat(dirfd, path, flags, name, args, size)`.
@@ -115,7 +123,7 @@ pub fn getxattrat(call: &Call) -> Outcome {
     if flags != 0 {
         return Err(Errno::INVAL.into());
     }
-    get_value(call, &at(call)?, call.raw(3), value, size)
+    at(call, |find| get_value(call, find, call.raw(3), value, size))
 }
 
 /// `listxattrat(dirfd, path, flags, list, size)`.
@@ -123,7 +131,7 @@ pub fn listxattrat(call: &Call) -> Outcome {
     if call.state.is_plain() {
         return Ok(Reply::Continue);
     }
-    list_names(call, &at(call)?, call.raw(3), call.raw(4))
+    at(call, |find| list_names(call, find, call.raw(3), call.raw(4)))
 }
 
 /// `removexattrat(dirfd, path, flags, name)`.
@@ -131,7 +139,7 @@ pub fn removexattrat(call: &Call) -> Outcome {
     if call.state.is_plain() {
         return Ok(Reply::Continue);
     }
-    remove_name(call, &at(call)?, call.raw(3))
+    at(call, |find| remove_name(call, find, call.raw(3)))
 }
 
 /// Reads a name; an empty or too long one is `ERANGE`, as `import_xattr_name`.
@@ -143,7 +151,7 @@ fn name(call: &Call, address: u64) -> Result<Vec<u8>> {
     }
 }
 
-fn set_value(call: &Call, place: &Location, name_at: u64, value: u64, size: u64, flags: u32) -> Outcome {
+fn set_value(call: &Call, find: Find<'_>, name_at: u64, value: u64, size: u64, flags: u32) -> Outcome {
     let how = match flags {
         0 => XattrSet::Any,
         1 => XattrSet::Create,
@@ -156,20 +164,23 @@ fn set_value(call: &Call, place: &Location, name_at: u64, value: u64, size: u64,
     }
     let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
     guest::read_exact(call.tid(), value, &mut bytes)?;
-    may_change(call, place, &name)?;
+    let place = find()?;
+    may_change(call, &place, &name)?;
     call.check_alive()?;
     call.as_caller(|caller| place.inode.set_xattr(caller, &name, &bytes, how))?;
     DONE
 }
 
-fn get_value(call: &Call, place: &Location, name_at: u64, value: u64, size: u64) -> Outcome {
+fn get_value(call: &Call, find: Find<'_>, name_at: u64, value: u64, size: u64) -> Outcome {
     let name = name(call, name_at)?;
-    may_read(call, place, &name)?;
+    let place = find()?;
+    may_read(call, &place, &name)?;
     let bytes = place.inode.get_xattr(&name)?;
     deliver(call, &bytes, value, size)
 }
 
-fn list_names(call: &Call, place: &Location, list: u64, size: u64) -> Outcome {
+fn list_names(call: &Call, find: Find<'_>, list: u64, size: u64) -> Outcome {
+    let place = find()?;
     let trusted = place.inode.kernel_checks() || call.credentials().capable(Capabilities::SYS_ADMIN);
     let mut bytes = Vec::new();
     for name in place.inode.list_xattr()? {
@@ -192,9 +203,10 @@ fn deliver(call: &Call, bytes: &[u8], address: u64, size: u64) -> Outcome {
     Ok(Reply::Value(i64::try_from(length).unwrap_or(i64::MAX)))
 }
 
-fn remove_name(call: &Call, place: &Location, name_at: u64) -> Outcome {
+fn remove_name(call: &Call, find: Find<'_>, name_at: u64) -> Outcome {
     let name = name(call, name_at)?;
-    may_change(call, place, &name)?;
+    let place = find()?;
+    may_change(call, &place, &name)?;
     call.check_alive()?;
     call.as_caller(|caller| place.inode.remove_xattr(caller, &name))?;
     DONE
