@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use rustix::fs::{mkdir, open, rename, rmdir, stat, Dir, Mode, OFlags};
+use rustix::fs::{mkdir, mkdirat, open, openat, rename, rmdir, stat, symlinkat, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{chdir, fchdir, getcwd};
 use umvu_tests::{behaviours, fails, works, Runner};
@@ -33,6 +33,9 @@ behaviours! {
         inotify_tells_of_names_in_a_directory,
         inotify_tells_of_a_file,
         inotify_of_a_missing_file_is_enoent,
+    }
+    in_guest at ANYONE {
+        nothing_is_made_in_a_removed_directory,
     }
     from_outside at EVERYWHERE {
         tools_agree_on_the_working_directory,
@@ -223,6 +226,15 @@ fn a_removed_directory_lists_nothing() {
         Some(Ok(entry)) => panic!("lists {:?}", entry.file_name()),
         None => panic!("an end, where ENOENT was expected"),
     }
+}
+
+fn nothing_is_made_in_a_removed_directory() {
+    works(mkdir("dir", Mode::RWXU));
+    let fd = works(open("dir", OFlags::RDONLY, Mode::empty()));
+    works(rmdir("dir"));
+    fails(Errno::NOENT, openat(&fd, "new", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR));
+    fails(Errno::NOENT, mkdirat(&fd, "new", Mode::RWXU));
+    fails(Errno::NOENT, symlinkat("target", &fd, "new"));
 }
 
 fn a_position_in_a_listing_can_be_returned_to() {

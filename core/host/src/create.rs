@@ -118,6 +118,8 @@ impl HostInode {
                 }
                 procfd::reopen(fd.as_fd(), OFlags::PATH)
             }
+            // What ext4 says of a removed directory; a name is asked for here: may_create of fs/namei.c.
+            Err(Errno::PERM) if self.host()?.stx_nlink == 0 => Err(Errno::NOENT),
             Err(errno) => Err(errno),
         }
     }
