@@ -14,6 +14,8 @@ behaviours! {
         a_renamed_lower_directory_keeps_what_is_inside,
         a_rename_over_a_whiteout_works,
         a_copy_keeps_mode_times_attributes_and_acls,
+        a_copied_directory_goes_on_giving_its_group,
+        a_copy_loses_set_id_bits_by_writing,
         a_copy_keeps_holes,
         a_copy_keeps_hard_links_together,
         a_descriptor_opened_for_reading_stays_valid_after_a_copy,
@@ -128,6 +130,16 @@ fn a_copy_keeps_mode_times_attributes_and_acls(r: &Runner) {
     let before: Vec<_> = before.lines().collect();
     assert_eq!(before, ["2771", "value", "user:1:rw-"]);
     assert!(after.contains("00:16:40.123456789") && after.contains("value\nuser:1:rw-"), "{told}");
+}
+
+fn a_copied_directory_goes_on_giving_its_group(r: &Runner) {
+    let told = over(r, "mkdir -p d/old; chmod 2755 d", "mkdir d/e; touch d/f; rm d/f; mkdir d/f; stat -c %a d d/e d/f");
+    assert_eq!(told, "2755\n2755\n2755");
+}
+
+fn a_copy_loses_set_id_bits_by_writing(r: &Runner) {
+    let told = over(r, "echo x > f; chmod 6755 f", "touch f; stat -c %a f; echo y >> f; stat -c %a f");
+    assert_eq!(told, "6755\n755");
 }
 
 fn a_copy_keeps_holes(r: &Runner) {

@@ -326,7 +326,7 @@ impl UnionFs {
             FileKind::CharDevice => work.create(caller, name, &Creation::CharDevice { mode, rdev: stat.rdev })?,
             FileKind::BlockDevice => work.create(caller, name, &Creation::BlockDevice { mode, rdev: stat.rdev })?,
         };
-        copy_attributes(&as_root(caller), lower, stat, &copy)?;
+        copy_attributes(caller, lower, stat, &copy)?;
         if stat.kind() == FileKind::Regular {
             match copy.set_xattr(&as_root(caller), ORIGIN, &self.origin_of(stat), XattrSet::Any) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
@@ -345,16 +345,23 @@ fn copy_attributes(caller: &Caller<'_>, from: &InodeRef, stat: &Stat, to: &Inode
         Err(Errno::OPNOTSUPP) => Vec::new(),
         Err(errno) => return Err(errno),
     };
+    let root = &as_root(caller);
     let (acls, others): (Vec<_>, Vec<_>) = names
         .into_iter()
         .filter(|name| xattr::shown(name).is_some())
         .partition(|name| name.starts_with(b"system.posix_acl_"));
-    copy_xattrs(caller, from, to, &others)?;
+    copy_xattrs(root, from, to, &others)?;
     let made = to.stat()?;
     let is_owned = (made.uid, made.gid) == (stat.uid, stat.gid);
+    // Where the host keeps the owner, it keeps the mode too: set-id bits that are only shown would neither be
+    // inherited nor be lost by writing, which the host alone sees to for who is not faked. A mode that shuts out the
+    // owner would shut out the union.
+    let needed = if stat.kind() == FileKind::Directory { 0o700 } else { 0o600 };
+    let is_kept = is_owned && stat.mode & needed == needed;
+    let maker = if is_kept && !caller.credentials.is_faked() { caller } else { root };
     if !is_owned {
         let owner = SetAttr { uid: Some(stat.uid), gid: Some(stat.gid), ..SetAttr::default() };
-        match to.set_attr(caller, &owner) {
+        match to.set_attr(root, &owner) {
             Ok(()) => {}
             // A layer without faked owners keeps what the host gives.
             Err(Errno::PERM | Errno::INVAL) => tracing::debug!(uid = stat.uid, "a copy keeps its maker's owner"),
@@ -362,10 +369,10 @@ fn copy_attributes(caller: &Caller<'_>, from: &InodeRef, stat: &Stat, to: &Inode
         }
     }
     if stat.kind() != FileKind::Symlink && (!is_owned || made.mode != stat.mode) {
-        to.set_attr(caller, &SetAttr { mode: Some(stat.mode & 0o7777), ..SetAttr::default() })?;
+        to.set_attr(maker, &SetAttr { mode: Some(stat.mode & 0o7777), ..SetAttr::default() })?;
     }
     // After the mode, whose group bits are the mask of the list.
-    copy_xattrs(caller, from, to, &acls)
+    copy_xattrs(root, from, to, &acls)
 }
 
 fn copy_xattrs(caller: &Caller<'_>, from: &InodeRef, to: &InodeRef, names: &[Vec<u8>]) -> Result<()> {
