@@ -69,7 +69,7 @@ pub const UNSHARING: &[Place] = &[Place::User, Place::Plain, Place::Elsewhere, P
 /// Where processes can be numbered anew.
 pub const NUMBERING: &[Place] = &[Place::Namespace, Place::Pids];
 /// Where an ordinary user may have all that a container needs.
-pub const CONTAINING: &[Place] = &[Place::User];
+pub const CONTAINING: &[Place] = &[Place::User, Place::PidsUser];
 /// Facts about what an ordinary user may not do.
 pub const USER: &[Place] = EVERYWHERE;
 /// Facts that hold for every user: everywhere, and as the root of a view.

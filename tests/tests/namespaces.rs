@@ -28,11 +28,16 @@ behaviours! {
     in_guest at UNSHARING {
         who_makes_a_user_namespace_has_every_capability_in_it,
         names_and_mounts_come_with_a_user_namespace,
+        maps_are_written_once_and_in_lines,
     }
     from_outside at UNSHARING {
         nothing_is_had_without_a_user_namespace,
         ids_without_a_number_are_shown_as_nobody,
         children_by_clone_are_mighty_in_theirs,
+        a_map_makes_its_writer_root,
+    }
+    from_outside at ROOT {
+        root_maps_whole_ranges,
     }
 }
 
@@ -299,4 +304,87 @@ fn ids_without_a_number_are_shown_as_nobody(runner: &Runner) {
 fn children_by_clone_are_mighty_in_theirs(runner: &Runner) {
     let program = program("namespaces");
     assert_eq!(runner.run([program.as_os_str(), "without-privilege".as_ref()]).line(), "");
+}
+
+fn a_map_makes_its_writer_root(runner: &Runner) {
+    let script = r#"
+        touch file
+        unshare --map-root-user sh -euc '
+            id -u; id -g; stat -c %u:%g file
+            cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups
+            grep ^CapEff: /proc/self/status
+            chown 0:0 file
+            chown 1:1 file 2>&1 || true
+            stat -c %u:%g /
+            hostname no 2>&1 || true'
+        unshare --map-root-user --uts hostname yes
+        unshare --user --map-current-user id -u | grep -qx $(id -u)"#;
+    let told = runner.bash(script).line();
+    let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+    let line = |id| format!("{:>10} {id:>10} {:>10}", 0, 1);
+    let expected = [
+        "0",
+        "0",
+        "0:0",
+        &line(uid),
+        &line(gid),
+        "deny",
+        "CapEff:\t000001ffffffffff",
+        "chown: changing ownership of 'file': Invalid argument",
+        "65534:65534",
+        "hostname: you must be root to change the host name",
+    ];
+    assert_eq!(told.lines().collect::<Vec<_>>(), expected);
+}
+
+fn write_to(path: &str, text: &str) -> Result<(), rustix::io::Errno> {
+    let file = rustix::fs::open(path, rustix::fs::OFlags::WRONLY, rustix::fs::Mode::empty())?;
+    rustix::io::write(file, text.as_bytes()).map(drop)
+}
+
+fn maps_are_written_once_and_in_lines() {
+    use rustix::io::Errno as E;
+    let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+    assert_eq!(write_to("/proc/self/uid_map", "0 0 1"), Err(E::PERM));
+    works(unshare(CloneFlags::CLONE_NEWUSER));
+    for bad in ["0", "0 1", "0 x 1", "0 0 0", "0 0 1 1", "-1 0 1", "4294967295 0 1", "0 0 2\n1 5 1"] {
+        assert_eq!(write_to("/proc/self/uid_map", bad), Err(E::INVAL), "{bad:?}");
+    }
+    assert_eq!(write_to("/proc/self/uid_map", "0 0 1"), Err(E::PERM));
+    assert_eq!(write_to("/proc/self/uid_map", &format!("0 {uid} 2")), Err(E::PERM));
+    works(write_to("/proc/self/uid_map", &format!("5 {uid} 1\n")));
+    assert_eq!(write_to("/proc/self/uid_map", &format!("5 {uid} 1\n")), Err(E::PERM));
+    assert_eq!(nix::unistd::getuid().as_raw(), 5);
+    works(nix::unistd::setuid(nix::unistd::Uid::from_raw(5)));
+    assert_eq!(nix::unistd::setuid(nix::unistd::Uid::from_raw(0)), Err(Errno::EINVAL));
+    // Groups need a denial first.
+    assert_eq!(write_to("/proc/self/gid_map", &format!("0 {gid} 1")), Err(E::PERM));
+    assert_eq!(write_to("/proc/self/setgroups", "perhaps"), Err(E::INVAL));
+    works(write_to("/proc/self/setgroups", "allow"));
+    works(write_to("/proc/self/setgroups", "deny\n"));
+    assert_eq!(write_to("/proc/self/setgroups", "allow"), Err(E::PERM));
+    works(write_to("/proc/self/gid_map", &format!("0 {gid} 1")));
+    assert_eq!(write_to("/proc/self/setgroups", "deny"), Err(E::PERM));
+    assert_eq!(nix::unistd::getgid().as_raw(), 0);
+    assert_eq!(nix::unistd::setgroups(&[]), Err(Errno::EPERM));
+    // One who is root of nothing may still make a namespace in this one.
+    works(unshare(CloneFlags::CLONE_NEWUSER));
+    assert_eq!(nix::unistd::getuid().as_raw(), 65534);
+    works(write_to("/proc/self/uid_map", "0 5 1"));
+    assert_eq!(nix::unistd::getuid().as_raw(), 0);
+}
+
+fn root_maps_whole_ranges(runner: &Runner) {
+    let script = r#"
+        unshare --user true
+        mkfifo began goes
+        unshare --user sh -euc 'echo began >began; read line <goes; id -u; touch file; chown 7:7 file; stat -c %u:%g file
+            cat /proc/self/uid_map | tr -s " "' &
+        read line <began
+        echo "0 0 100" >/proc/$!/uid_map
+        echo "0 0 100" >/proc/$!/gid_map
+        echo go >goes
+        wait
+        stat -c %u:%g file"#;
+    assert_eq!(runner.bash(script).line(), "0\n7:7\n 0 0 100\n7:7");
 }

@@ -14,6 +14,7 @@ use crate::handlers::attribute::without_set_ids;
 use crate::handlers::fifo;
 use crate::handlers::open::LARGE_FILE;
 use crate::mount::{Location, MountKind};
+use crate::namespace::maps;
 use crate::namespace::nsfs::NsInode;
 use crate::resolve::ResolveFlags;
 
@@ -117,6 +118,11 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
     if let (Some(proc), false) = (place.inode.as_any().downcast_ref::<ProcInode>(), want.contains(Access::WRITE)) {
         if let Some(text) = text::of(call, proc)? {
             return Ok(Reply::Descriptor(text::readable(proc, &text)?, how.close_on_exec()));
+        }
+    }
+    if let (Some(proc), true) = (place.inode.as_any().downcast_ref::<ProcInode>(), want.contains(Access::WRITE)) {
+        if let Some(text) = maps::open(call, proc)? {
+            return crate::control::open(call, place, &text, flags, how.close_on_exec());
         }
     }
     let truncates = writes && flags.contains(OFlags::TRUNC);
