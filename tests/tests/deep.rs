@@ -6,12 +6,16 @@ use nix::mount::{mount, MsFlags};
 use rustix::fs::{fchmod, fstat, mkdir, open, openat, stat, statat, unlinkat, AtFlags, Mode, OFlags, CWD};
 use rustix::io::Errno;
 use rustix::process::{chdir, fchdir, getcwd};
-use umvu_tests::{behaviours, fails, works};
+use umvu_tests::{behaviours, fails, works, Runner};
 
 behaviours! {
     in_guest at ANYONE {
         a_deep_directory_is_named_by_the_library_alone,
         what_is_deep_is_used_by_descriptor,
+        the_way_back_leads_through_descriptors,
+    }
+    from_outside at EVERYWHERE {
+        a_deep_tree_of_the_host_is_searched,
     }
     in_guest at MOUNTING {
         a_deep_tree_is_used_through_a_bind,
@@ -67,6 +71,27 @@ fn what_is_deep_is_used_by_descriptor() {
     works(fchdir(&bottom));
     works(unlinkat(&bottom, "file", AtFlags::empty()));
     ascend();
+}
+
+/// As fts(3) goes back to what it keeps no descriptor of.
+fn the_way_back_leads_through_descriptors() {
+    descend();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let mut at = works(open(".", flags, Mode::empty()));
+    for _ in 0..DEPTH {
+        let above = works(openat(&at, "..", flags, Mode::empty()));
+        assert_eq!(works(statat(&above, name(), AtFlags::empty())).st_ino, works(fstat(&at)).st_ino);
+        at = above;
+    }
+    ascend();
+    assert_eq!(works(fstat(&at)).st_ino, works(stat(".")).st_ino);
+}
+
+fn a_deep_tree_of_the_host_is_searched(r: &Runner) {
+    let make = format!("for i in {{1..{DEPTH}}}; do mkdir {0}; cd {0}; done; echo deep > file", name());
+    r.outside_text(&["bash", "-c", &make]);
+    let search = r"find . -type d | wc -l; find . -type f -execdir cat {} \;; find . -mindepth 1 -delete; ls";
+    assert_eq!(r.bash(search).line(), format!("{}\ndeep", DEPTH + 1));
 }
 
 fn a_deep_tree_is_used_through_a_bind() {

@@ -138,7 +138,7 @@ impl HostFs {
                 return Ok(rest);
             }
         }
-        let path = procfd::path_of_open(self.root.as_fd())?;
+        let path = umvu_interface::path_of_open(self.root.as_fd())?;
         let rest = after(host_path, &path);
         self.root_path.store(Arc::new(path));
         rest.ok_or(Errno::NOENT)
@@ -263,7 +263,7 @@ impl Filesystem for HostFs {
 
     fn inode_of_open(&self, host: OwnedFd) -> Result<InodeRef> {
         if !self.root_is_top {
-            match procfd::path_of_open(host.as_fd()) {
+            match umvu_interface::path_of_open(host.as_fd()) {
                 // Nothing tells where a file so deep lies: it is where its descriptor came from.
                 Err(Errno::NAMETOOLONG) => {}
                 path => drop(self.below_root(&path?)?),

@@ -16,6 +16,9 @@ use crate::filesystem::{kind, mode, statx};
 use crate::set_id::lost_by_writing;
 use crate::{device, procfd, HostFs};
 
+/// How long a path may be that the kernel is asked for, its end included: linux/limits.h.
+const PATH_MAX: usize = 4096;
+
 /// How often a path is looked up again when the kernel lost a race against a rename.
 const TRIES: u32 = 4;
 
@@ -148,6 +151,10 @@ impl Inode for HostInode {
     fn lookup_path(&self, path: &[u8]) -> Result<InodeRef> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        if path.len() >= PATH_MAX {
+            // The kernel takes it in steps only.
+            return Err(Errno::LOOP);
+        }
         for _ in 0..TRIES {
             match rustix::fs::openat2(self.fd(), path, flags, Mode::empty(), resolve) {
                 Ok(fd) => return Ok(self.sibling(fd)),
@@ -167,7 +174,7 @@ impl Inode for HostInode {
         let above = self.permitted(|| procfd::open_path(self.fd(), b".."))?;
         // A directory that the host has moved out of the tree must not lead out of it.
         if !self.fs.root_is_top() {
-            self.fs.below_root(&procfd::path_of_open(above.as_fd())?)?;
+            self.fs.below_root(&umvu_interface::path_of_open(above.as_fd())?)?;
         }
         Ok(self.sibling(above))
     }
@@ -176,7 +183,7 @@ impl Inode for HostInode {
         if matches!(self.fd, Handle::Root) {
             return Ok(Vec::new());
         }
-        let host_path = procfd::path_of_open(self.fd())?;
+        let host_path = umvu_interface::path_of_open(self.fd())?;
         let path = self.fs.below_root(&host_path)?;
         // A living object may have such a name, too.
         if path.ends_with(b" (deleted)") && !self.is_at(&path) {

@@ -20,4 +20,3 @@ mod xattr;
 
 pub use filesystem::HostFs;
 pub use inode::HostInode;
-pub use procfd::path_of_open;

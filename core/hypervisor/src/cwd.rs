@@ -43,7 +43,7 @@ impl Supervisor {
     pub fn host_cwd(&self, call: &Call, pid: u32) -> Result<Location> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(format!("/proc/{pid}/cwd"), flags, Mode::empty())?;
-        let path = umvu_host::path_of_open(fd.as_fd())?;
+        let path = umvu_interface::path_of_open(fd.as_fd())?;
         let host = self.place_of(call, fd)?;
         Ok(self.shown_since(call, &path, 0).unwrap_or(host))
     }

@@ -350,7 +350,7 @@ impl Supervisor {
         }
         // Other trees of the view may have handed it out as O_PATH, which takes no mark.
         if !table.is_host() {
-            let path = match umvu_host::path_of_open(fd.as_fd()) {
+            let path = match umvu_interface::path_of_open(fd.as_fd()) {
                 // Nothing tells where a file so deep lies: most likely in what the view has at its root.
                 Err(Errno::NAMETOOLONG) => {
                     let mount = table.root().mount;
@@ -445,7 +445,7 @@ fn path_in_trees(table: &MountTable, host_path: &[u8], mark: i32) -> Option<Vec<
 
 /// Finds what a descriptor names in a tree by the path that the host has for it now.
 fn by_host_path(mount: &Mount, fd: &OwnedFd) -> Result<InodeRef> {
-    let path = umvu_host::path_of_open(fd.as_fd())?;
+    let path = umvu_interface::path_of_open(fd.as_fd())?;
     let inside = mount.filesystem.path_of_host(&path).ok_or(Errno::NOENT)?;
     if inside.is_empty() {
         return Ok(mount.filesystem.root());

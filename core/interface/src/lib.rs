@@ -9,6 +9,7 @@ mod control;
 mod inode;
 mod module;
 mod name;
+mod procfd;
 mod program;
 mod text_fs;
 mod user_namespace;
@@ -25,6 +26,7 @@ pub use module::{
     MountFlags, MountRequest, Mounted, OptionHelp, World,
 };
 pub use name::Name;
+pub use procfd::{path_of_open, ProcPath};
 pub use program::{Argv0, HeldProgram, IdentityOf, Program, ProgramClaim, ProgramDescriptor, PROGRAM_HEAD};
 pub use rustix::fs::OFlags;
 pub use rustix::io::Errno;

@@ -1,8 +1,8 @@
 //! From what the host says of an open object back to the union: its path, its layer, its inode. Changes nothing.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use umvu_interface::{Errno, Inode, InodeRef, Name, Result};
+use umvu_interface::{path_of_open, Errno, Inode, InodeRef, Name, Result};
 
 use super::inode::{At, UnionInode};
 use super::node::{LayerIndex, Node};
@@ -12,8 +12,8 @@ impl UnionFs {
     /// Finds the object that an open descriptor names: by its path while that leads to it, otherwise as one without
     /// a name.
     pub(super) fn of_descriptor(&self, host: OwnedFd) -> Result<InodeRef> {
-        let (path, layer) = match host_path(host.as_fd()) {
-            // Deeper than the kernel tells: the object itself is all that is known of it.
+        let (path, layer) = match path_of_open(host.as_fd()) {
+            // A file deeper than the kernel tells: the object itself is all that is known of it.
             Err(Errno::NAMETOOLONG) => (None, self.layer_of_open(host.as_fd())?),
             path => {
                 let path = path?;
@@ -94,10 +94,4 @@ fn below(root: &InodeRef, path: &[u8]) -> Option<Vec<u8>> {
         [b'/', rest @ ..] => Some(rest.to_vec()),
         _ => None,
     }
-}
-
-/// Gives the host's path of an open object.
-pub(crate) fn host_path(host: BorrowedFd<'_>) -> Result<Vec<u8>> {
-    let link = format!("/proc/self/fd/{}", host.as_raw_fd());
-    Ok(rustix::fs::readlink(link, Vec::new())?.into_bytes())
 }

@@ -4,9 +4,8 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use umvu_interface::{Errno, FileKind, InodeRef, OFlags, Result, Stat};
+use umvu_interface::{path_of_open, Errno, FileKind, InodeRef, OFlags, Result, Stat};
 
-use super::descriptor::host_path;
 use super::devices::Device;
 use super::inode::{At, UnionInode};
 use super::node::LayerIndex;
@@ -203,19 +202,19 @@ impl UnionFs {
     /// Finds the layer of an open object; none for the upper one.
     ///
     /// # Errors
-    /// - `ENAMETOOLONG`: its path is longer than the kernel tells, and nothing else says it.
+    /// - `ENAMETOOLONG`: it is no directory, its path is longer than the kernel tells, and nothing else says it.
     pub(super) fn layer_of_open(&self, host: BorrowedFd<'_>) -> Result<Option<LayerIndex>> {
         let real = rustix::fs::fstat(host)?;
         if self.opened.dev != Some(real.st_dev) {
             return match self.bottom == 0 && self.opened.dev.is_some() {
                 true => Ok(Some(0)),
-                false => Ok(self.layer_of_host(&host_path(host)?)),
+                false => Ok(self.layer_of_host(&path_of_open(host)?)),
             };
         }
         if let Some(layer) = self.opened.recall(real.st_ino) {
             return Ok(layer);
         }
-        let layer = match host_path(host) {
+        let layer = match path_of_open(host) {
             Err(Errno::NAMETOOLONG) if self.is_of_upper_alone(host)? => None,
             path => self.layer_of_host(&path?),
         };
