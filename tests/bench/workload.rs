@@ -10,7 +10,7 @@ use umvu_tests::fresh::build_dir;
 use crate::subject::Subject;
 
 /// Installing and removing a package of 300 files.
-const INSTALL: &str = "dpkg -i";
+const INSTALL: &str = "apt-get";
 
 /// One row of the table.
 pub struct Workload {
@@ -41,7 +41,7 @@ impl Workload {
             ),
             (
                 INSTALL,
-                "dpkg -i ../package.deb >/dev/null 2>&1 && dpkg -L umvu-bench | wc -l && dpkg -P umvu-bench >/dev/null",
+                "apt-get install -y -qq ../package.deb >/dev/null 2>&1 && dpkg -L umvu-bench | wc -l && apt-get purge -y -qq umvu-bench >/dev/null 2>&1",
             ),
         ]
         .map(|(name, script)| Self { name, script })
