@@ -24,6 +24,8 @@ behaviours! {
         a_missing_command_of_umvu_is_127,
         a_command_of_umvu_without_permission_is_126,
         a_module_that_cannot_be_loaded_keeps_the_command_from_running,
+        a_trace_file_that_cannot_be_written_is_named,
+        an_unknown_debug_tag_keeps_the_command_from_running,
     }
 }
 
@@ -130,4 +132,13 @@ fn a_command_of_umvu_without_permission_is_126(r: &Runner) {
 fn a_module_that_cannot_be_loaded_keeps_the_command_from_running(r: &Runner) {
     refused(&r.run(["umvu", "-N", "-m", "nosuchmodule", "echo", "ran"]), "umvu", &["nosuchmodule"]);
     refused(&r.run(["umvu", "-N", "-m", "unrealuid,nosuchoption", "echo", "ran"]), "umvu", &["nosuchoption"]);
+}
+
+fn a_trace_file_that_cannot_be_written_is_named(r: &Runner) {
+    let finished = r.run(["umvu", "-N", "--trace=missing/trace", "echo", "ran"]);
+    refused(&finished, "umvu", &["missing/trace: no such file or directory"]);
+}
+
+fn an_unknown_debug_tag_keeps_the_command_from_running(r: &Runner) {
+    refused(&r.run(["umvu", "-N", "-d", "z", "echo", "ran"]), "umvu", &["z: no such tag"]);
 }

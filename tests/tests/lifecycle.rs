@@ -12,6 +12,8 @@ behaviours! {
     from_outside at INSIDE {
         a_killed_supervisor_takes_its_guests_along,
         a_supervisor_asked_to_end_asks_its_guests,
+        a_supervisor_asked_to_end_asks_children_and_daemons,
+        a_supervisor_asked_to_end_kills_who_does_not_listen,
         a_killed_supervisor_loses_nothing_synced,
         a_killed_supervisor_leaves_no_directory,
         a_killed_front_takes_the_view_along,
@@ -120,6 +122,30 @@ fn a_supervisor_asked_to_end_asks_its_guests(r: &Runner) {
     kill(Pid::from_raw(supervisor_of(&child)), Signal::SIGTERM).expect("kill");
     assert_eq!(child.wait().code(), Some(3));
     assert_eq!(r.bash("cat asked").line(), "asked");
+}
+
+fn a_supervisor_asked_to_end_asks_children_and_daemons(r: &Runner) {
+    let inner = r#"trap "echo asked >asked; exit" TERM; echo $PPID $1 $$; while :; do sleep 0.1; done"#;
+    let (mut child, pids) = start(r, &format!("setsid sleep 1000 & bash -c '{inner}' - $!; :"));
+    let supervisor = supervisor_of(&child);
+    kill(Pid::from_raw(supervisor), Signal::SIGTERM).expect("kill");
+    // The front returns when all of it has ended.
+    child.wait();
+    for pid in pids.split(' ').map(|pid| pid.parse().expect("a pid")) {
+        assert!(is_gone(pid), "{pid} goes on");
+    }
+    wait_gone(supervisor);
+    assert_eq!(r.bash("cat asked").line(), "asked");
+}
+
+fn a_supervisor_asked_to_end_kills_who_does_not_listen(r: &Runner) {
+    let (mut child, pids) = start(r, "trap '' TERM; sleep 1000 & echo $$ $!; wait");
+    let supervisor = supervisor_of(&child);
+    kill(Pid::from_raw(supervisor), Signal::SIGTERM).expect("kill");
+    for pid in pids.split(' ').map(|pid| pid.parse().expect("a pid")).chain([supervisor]) {
+        wait_gone(pid);
+    }
+    assert_eq!(child.wait().code(), Some(137));
 }
 
 fn a_killed_supervisor_loses_nothing_synced(r: &Runner) {

@@ -15,7 +15,7 @@ use crate::report::{print, shown, Failure};
 
 /// Switches tags of the view's log on and off, or tells which are on.
 ///
-/// Works only inside a view, see umvu(1). A tag is one letter: "+ps" switches two on, "-p" switches one off, "?" lists
+/// Works only inside a view, see umvu(1). A tag is one letter: "+s" switches it on, "-s" switches it off, "?" lists
 /// all. A sign without letters means all tags. With COMMAND, the tags are switched while it runs and switched back
 /// after it; the log is that of the view, so other processes of the view appear in it as well.
 #[derive(Debug, Parser)]

@@ -92,9 +92,6 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
-    /// The trace file.
-    #[error("trace file: {0}")]
-    Trace(std::io::Error),
     /// The private directory.
     #[error("private directory: {0}")]
     Directory(std::io::Error),

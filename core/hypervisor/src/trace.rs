@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use umvu_table::i386::{self, Abi};
 
 use crate::call::{Call, Fail, Outcome, Reply};
+use crate::StartError;
 
 /// Where trace lines go.
 #[derive(Clone, Debug)]
@@ -20,6 +21,11 @@ pub enum TraceTarget {
 /// Debug tags: letter and what it shows.
 pub const TAGS: &[(u8, &str)] = &[(b's', "notified system calls, in the log")];
 
+/// Finds a letter that is no tag.
+pub fn unknown_tag(letters: &[u8]) -> Option<u8> {
+    letters.iter().copied().find(|letter| !TAGS.iter().any(|tag| tag.0 == *letter))
+}
+
 /// An open trace.
 pub struct Trace {
     out: Mutex<Box<dyn Write + Send>>,
@@ -30,10 +36,16 @@ impl Trace {
     ///
     /// # Errors
     /// The file cannot be created.
-    pub fn open(target: &TraceTarget) -> std::io::Result<Self> {
+    pub fn open(target: &TraceTarget) -> Result<Self, StartError> {
         let out: Box<dyn Write + Send> = match target {
             TraceTarget::Stderr => Box::new(std::io::stderr()),
-            TraceTarget::File(path) => Box::new(std::fs::File::create(path)?),
+            TraceTarget::File(path) => match std::fs::File::create(path) {
+                Ok(file) => Box::new(file),
+                Err(error) => {
+                    let why = rustix::io::Errno::from_io_error(&error).map_or(error.to_string(), umvu_interface::cause);
+                    return Err(StartError::Message(format!("{}: {why}", path.display())));
+                }
+            },
         };
         Ok(Self { out: Mutex::new(out) })
     }

@@ -121,8 +121,8 @@ fn nest(call: &Call, name: Option<Vec<u8>>) -> Answer {
 }
 
 fn debug(call: &Call, add: &[u8], remove: &[u8]) -> Answer {
-    if let Some(unknown) = add.iter().chain(remove).find(|t| !crate::trace::TAGS.iter().any(|k| k.0 == **t)) {
-        return failed(Errno::INVAL, format!("{}: no such tag", [*unknown].escape_ascii()));
+    if let Some(unknown) = [add, remove].into_iter().find_map(crate::trace::unknown_tag) {
+        return failed(Errno::INVAL, format!("{}: no such tag", [unknown].escape_ascii()));
     }
     let mut tags = call.state.view.debug.write();
     tags.retain(|t| !remove.contains(t) && !add.contains(t));

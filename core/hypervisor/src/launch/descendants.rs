@@ -3,11 +3,15 @@
 use nix::sys::wait::{waitid, Id, WaitPidFlag};
 use rustix::process::{Pid, Signal};
 
-/// Sends a signal to all children of the calling thread.
-pub fn signal_children(signal: Signal) {
-    for pid in children_of("thread-self") {
-        let _ = rustix::process::kill_process(pid, signal);
+/// The children of the calling thread, and theirs, parents first.
+pub fn descendants() -> Vec<Pid> {
+    let mut found = children_of("thread-self");
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        next += 1;
+        found.extend(children_of_threads(pid));
     }
+    found
 }
 
 /// Kills all descendants, and waits for them, until there are none: whoever is killed leaves its children to us.
@@ -17,18 +21,20 @@ pub fn kill_all() {
         while let Some(pid) = found.pop() {
             // Before its children are looked for: it makes no more of them.
             let _ = rustix::process::kill_process(pid, Signal::KILL);
-            let threads = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
-            for thread in threads.into_iter().flatten().flatten() {
-                if let Some(tid) = thread.file_name().to_str() {
-                    found.extend(children_of(tid));
-                }
-            }
+            found.extend(children_of_threads(pid));
         }
         match waitid(Id::All, WaitPidFlag::WEXITED) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(_) => return,
         }
     }
+}
+
+/// The children of all threads of a process.
+fn children_of_threads(pid: Pid) -> Vec<Pid> {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    let tids = threads.into_iter().flatten().flatten().filter_map(|thread| thread.file_name().into_string().ok());
+    tids.flat_map(|tid| children_of(&tid)).collect()
 }
 
 /// The children of a thread.

@@ -13,6 +13,7 @@
 
 mod command;
 mod descendants;
+mod ending;
 mod first_guest;
 mod front;
 mod guard;

@@ -6,12 +6,15 @@ use std::sync::atomic::Ordering;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::WaitStatus;
 use rustix::event::{poll, PollFd, PollFlags};
-use rustix::process::Signal;
 
-use super::descendants::{kill_all, signal_children};
+use super::descendants::kill_all;
+use super::ending::Ending;
 use super::status::Status;
 use super::streams::{self, Streams};
 use crate::supervisor::Supervisor;
+
+/// Status of what was killed.
+const KILLED: i32 = 137;
 
 /// What it watches.
 pub struct Reaper<'a> {
@@ -36,16 +39,19 @@ enum Front {
 
 impl Reaper<'_> {
     /// Reaps guests until there are none. Returns the status of the first if the front does not know it yet: when it was
-    /// the last.
+    /// the last, or the view was asked to end.
     pub fn run(&self) -> Option<i32> {
         let mut front = Front::Waits;
-        let mut asked = false;
+        let mut ending = Ending::default();
+        let mut untold = None;
         loop {
-            let (untold, has_children) = self.reap();
+            let (status, has_children) = self.reap();
+            untold = untold.or(status);
             if !has_children {
                 return untold;
             }
-            if let Some(value) = untold {
+            // A view that is asked to end leaves no daemons: the front returns when all of it has ended.
+            if let Some(value) = untold.take_if(|_| !ending.has_begun()) {
                 front = Front::HasReturned;
                 if Status::Ended(value).tell(self.front).is_err() {
                     // It was killed before.
@@ -61,14 +67,17 @@ impl Reaper<'_> {
                 PollFd::new(self.front, PollFlags::empty()),
             ];
             let watched = if front == Front::Waits { &mut fds[..] } else { &mut fds[..2] };
-            if poll(watched, None).is_err() {
+            if poll(watched, ending.left().as_ref()).is_err() {
                 continue;
             }
             // What ends is killed: the guard, or the front before the first guest ended.
-            let is_killed = watched[1..].iter().any(|fd| !fd.revents().is_empty());
-            if is_killed || self.is_ended(&mut asked) {
+            if watched[1..].iter().any(|fd| !fd.revents().is_empty()) {
                 kill_all();
                 return None;
+            }
+            if self.is_ended(&mut ending) || ending.is_over() {
+                kill_all();
+                return untold.or(Some(KILLED)).filter(|_| front == Front::Waits);
             }
         }
     }
@@ -99,15 +108,14 @@ impl Reaper<'_> {
     }
 
     /// Whoever ends the supervisor ends the view: its processes are asked first. Says whether that was done before.
-    fn is_ended(&self, asked: &mut bool) -> bool {
+    fn is_ended(&self, ending: &mut Ending) -> bool {
         while let Ok(Some(info)) = self.signals.read_signal() {
             if i32::try_from(info.ssi_signo) != Ok(libc::SIGTERM) {
                 continue;
             }
-            if std::mem::replace(asked, true) {
+            if ending.ask() {
                 return true;
             }
-            signal_children(Signal::TERM);
         }
         false
     }

@@ -50,6 +50,9 @@ pub fn run(start: Start, guard: OwnedFd) -> i32 {
 }
 
 fn supervise(start: &Start, guard: &OwnedFd) -> Result<(), StartError> {
+    if let Some(unknown) = crate::trace::unknown_tag(&start.config.debug_tags) {
+        return Err(StartError::Message(format!("{}: no such tag", [unknown].escape_ascii())));
+    }
     process::set_child_subreaper().map_err(StartError::system("child subreaper"))?;
     process::set_name(c"umvu-view").map_err(StartError::system("process name"))?;
     let (number_in, number_out) = super::pipe()?;
@@ -65,7 +68,7 @@ fn supervise(start: &Start, guard: &OwnedFd) -> Result<(), StartError> {
     drop((number_out, go_in));
     let config = &start.config;
     // It may name an inherited descriptor or a terminal, which the leader of a session must not open.
-    let trace = config.trace.as_ref().map(crate::trace::Trace::open).transpose().map_err(StartError::Trace)?;
+    let trace = config.trace.as_ref().map(crate::trace::Trace::open).transpose()?;
     rustix::process::setsid().map_err(StartError::system("session"))?;
     streams::detach(Streams::AllButError);
     let limits = process::set_soft_nofile_to_hard();
