@@ -23,6 +23,7 @@
 /// ```
 /// macro_rules! verdict {
 ///     (allow) => { "native" };
+///     (number $family:ident) => { "native where the numbers are the host's" };
 ///     (notify $family:ident) => { stringify!($family) };
 ///     (refuse $errno:ident) => { "refused" };
 /// }
