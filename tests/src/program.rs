@@ -88,16 +88,25 @@ fn made(source: &Path, executable: &Path, compiler: &[&str]) -> PathBuf {
     let dir = executable.parent().expect("an executable is in a directory");
     fs::create_dir_all(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
     let _one = COMPILING.lock();
-    if changed(executable).is_none_or(|built| changed(source).is_some_and(|edited| edited >= built)) {
+    if is_up_to_date(source, executable) {
+        return executable.to_owned();
+    }
+    // Suites run side by side, as processes: one compiles. A program that was replaced while it runs would have no path.
+    let lock = fs::File::create(executable.with_extension("lock")).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("a lock");
+    if !is_up_to_date(source, executable) {
         compile(source, executable, compiler);
     }
     executable.to_owned()
 }
 
+fn is_up_to_date(source: &Path, executable: &Path) -> bool {
+    changed(executable).is_some_and(|built| changed(source).is_none_or(|edited| edited < built))
+}
+
 fn compile(source: &Path, executable: &Path, compiler: &[&str]) {
     let text = fs::read_to_string(source).unwrap_or_else(|e| panic!("{}: {e}", source.display()));
     let flags = text.lines().next().and_then(|line| line.strip_prefix("// flags:")).unwrap_or_default();
-    // Suites run side by side, as processes: each compiles to a name of its own, the last rename wins.
     let unfinished = executable.with_extension(std::process::id().to_string());
     let status = Command::new(compiler[0])
         .args(&compiler[1..])

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use umvu_interface::{Caller, DirEntry, Errno, FsStat, Name, OFlags, RemoveKind, RenameFlags, Result, SetAttr, Stat};
 use umvu_interface::XattrSet;
+use umvu_interface::{Caller, DirEntry, Errno, FsStat, Name, OFlags, RemoveKind, RenameFlags, Result, SetAttr, Stat};
 
 use crate::OpenFile;
 
