@@ -1,6 +1,6 @@
 //! Programs that a rule of binfmt is for: which interpreter runs them, with which arguments, and as whom.
 
-use umvu_tests::{behaviours, Runner};
+use umvu_tests::{behaviours, program, Runner};
 
 behaviours! {
     from_outside at INSIDE {
@@ -10,6 +10,7 @@ behaviours! {
         the_first_argument_is_kept_on_demand,
         an_interpreter_can_be_opened_when_it_is_registered,
         an_interpreter_can_have_an_interpreter,
+        an_interpreter_gets_the_program_on_demand,
         what_cannot_be_executed_is_told_as_ever,
         rules_hold_while_they_are_mounted,
         rules_below_a_path_are_for_programs_there,
@@ -78,6 +79,22 @@ fn an_interpreter_can_have_an_interpreter(r: &Runner) {
         echo \":y:E::y::$PWD/a.x:\" > $m/register; ./b.y 1
         program c.z ''; echo \":z:E::z::$PWD/c.z:\" > $m/register; { ./c.z 2>&1 || true; } | sed 's/.*: //'; rm *";
     assert_eq!(bash(r, script), "i HERE/a.x ./b.y 1\nToo many levels of symbolic links");
+}
+
+fn an_interpreter_gets_the_program_on_demand(r: &Runner) {
+    let interpreter = program("interpreter_of_binary");
+    let script = format!(
+        "program a 'FORM of a'; program b 'BORM of b'; program c 'CORM'; interpreter s; i={}
+        echo \":a:M::FORM::$i:O\" > $m/register; echo \":b:M::BORM::$i:P\" > $m/register
+        echo \":c:M::CORM::$PWD/s:O\" > $m/register
+        ./a one; ./b two; (exec -a zero ./a three); python3 -c 'import os; os.execv(\"./c\", [\"c\"])' 2>&1 | tail -1 || true; rm a b c s",
+        interpreter.display()
+    );
+    // exec_binprm of fs/exec.c: what is given the program's descriptor may not have an interpreter itself.
+    let expected = "2 arguments, last one, flags 0, close-on-exec 0, reads FORM of a\n\
+                    3 arguments, last two, flags 1, no descriptor\n\
+                    2 arguments, last three, flags 0, close-on-exec 0, reads FORM of a\nOSError: [Errno 8] Exec format error: './c'";
+    assert_eq!(bash(r, &script), expected);
 }
 
 fn what_cannot_be_executed_is_told_as_ever(r: &Runner) {

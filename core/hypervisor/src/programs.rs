@@ -48,6 +48,8 @@ pub struct Order {
     pub program: Arc<Program>,
     /// Its file, and that of its interpreter.
     pub files: (OwnedFd, Option<OwnedFd>),
+    /// The file that the program is the interpreter of, if it gets that.
+    pub binary: Option<OwnedFd>,
     /// The plan, but for the descriptors' numbers.
     pub plan: Plan,
     /// The segments of both.

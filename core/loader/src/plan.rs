@@ -20,6 +20,8 @@ pub const RANDOMIZE: u64 = 2;
 pub const IDS: u64 = 4;
 /// Bit of [`Plan::flags`]: the kernel would have found too late that the program cannot be loaded.
 pub const DOOMED: u64 = 8;
+/// Bit of [`Plan::flags`]: the interpreter of a foreign format gets the program's own first argument.
+pub const PRESERVED_ARGV0: u64 = 32;
 /// Bit of [`Plan::flags`]: the break is randomized too (`kernel.randomize_va_space` is 2).
 pub const RANDOMIZE_BREAK: u64 = 16;
 
@@ -82,6 +84,8 @@ pub struct Plan {
     pub program: Object,
     /// Its interpreter.
     pub interpreter: Object,
+    /// Descriptor, or [`NONE`], of what the program is the interpreter of: `AT_EXECFD`.
+    pub binary: u64,
     /// Address of the program headers.
     pub headers: u64,
     /// Their number.

@@ -1,7 +1,7 @@
 //! What the kernel has put on the stack for a new program: arguments, environment, auxiliary vector. Made for the
 //! loader, it is told anew for the program. Knows nothing of files and mappings.
 
-use crate::plan::{Plan, ENVIRONMENT, IDS};
+use crate::plan::{Plan, ENVIRONMENT, IDS, NONE, PRESERVED_ARGV0};
 
 const WORD: u64 = 8;
 
@@ -10,10 +10,12 @@ const OWN_FRAMES: u64 = 64 << 10;
 
 /// `AT_*` of linux/auxvec.h.
 pub(crate) mod tag {
+    pub(crate) const BINARY: u64 = 2;
     pub(crate) const HEADERS: u64 = 3;
     pub(crate) const HEADER_SIZE: u64 = 4;
     pub(crate) const HEADER_COUNT: u64 = 5;
     pub(crate) const BASE: u64 = 7;
+    pub(crate) const FLAGS: u64 = 8;
     pub(crate) const ENTRY: u64 = 9;
     pub(crate) const UID: u64 = 11;
     pub(crate) const SECURE: u64 = 23;
@@ -139,12 +141,14 @@ impl Stack {
     /// stack is another one afterwards where there is no room for that.
     pub(crate) fn retell(self, plan: &Plan, path: &[u8], strings: &[u8]) -> Option<Self> {
         let room = self.get(tag::EXECUTED).map_or(0, length);
-        if plan.prefix_count == 0 && plan.correction_count == 0 && path.len() as u64 <= room {
+        let is_as_it_was = plan.prefix_count == 0 && plan.correction_count == 0 && plan.binary == NONE;
+        if is_as_it_was && path.len() as u64 <= room {
             self.put_path(self.get(tag::EXECUTED).unwrap_or(0), path);
             return Some(self);
         }
         let (prefix, corrections) = strings.split_at_checked(plan.prefix_size as usize)?;
-        Some(self.rebuilt(path, &Told { prefix_count: plan.prefix_count, prefix, corrections }))
+        let binary = (plan.binary != NONE).then_some(plan.binary);
+        Some(self.rebuilt(path, &Told { prefix_count: plan.prefix_count, prefix, corrections, binary }))
     }
 
     fn put_path(&self, at: u64, path: &[u8]) {
@@ -162,7 +166,8 @@ impl Stack {
         let strings: usize = arguments().chain(environment()).map(<[u8]>::len).sum();
         let bytes = path.len() as u64 + 1 + (told.prefix.len() + strings) as u64;
         let count = self.arguments - replaced.min(self.arguments) + told.prefix_count;
-        let words = 1 + count + 1 + self.environment_count + 1 + 2 * (self.auxiliary_count + 1);
+        let auxiliary_count = self.auxiliary_count + told.binary.map_or(0, |_| 1);
+        let words = 1 + count + 1 + self.environment_count + 1 + 2 * (auxiliary_count + 1);
         let pointer = (self.pointer - OWN_FRAMES - bytes - WORD * words) & !15;
         let executed = pointer + WORD * words;
         let mut string = executed + path.len() as u64 + 1;
@@ -184,6 +189,10 @@ impl Stack {
             string += text.len() as u64;
         }
         put(0);
+        if let Some(binary) = told.binary {
+            put(tag::BINARY);
+            put(binary);
+        }
         for index in 0..2 * (self.auxiliary_count + 1) {
             put(word(self.auxiliary + WORD * index));
         }
@@ -200,6 +209,10 @@ impl Stack {
         self.set(tag::HEADER_COUNT, plan.header_count);
         self.set(tag::BASE, interpreter_bias.unwrap_or(0));
         self.set(tag::ENTRY, plan.program.entry.wrapping_add(bias));
+        if plan.flags & PRESERVED_ARGV0 != 0 {
+            const AT_FLAGS_PRESERVE_ARGV0: u64 = 1;
+            self.set(tag::FLAGS, AT_FLAGS_PRESERVE_ARGV0);
+        }
         if plan.flags & IDS != 0 {
             let [uid, euid, gid, egid, secure] = plan.ids;
             self.set(tag::UID, uid);
@@ -216,6 +229,7 @@ struct Told<'a> {
     prefix_count: u64,
     prefix: &'a [u8],
     corrections: &'a [u8],
+    binary: Option<u64>,
 }
 
 impl<'a> Told<'a> {

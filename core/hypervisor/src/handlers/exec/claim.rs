@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use umvu_interface::{Argv0, Errno, Filesystem, IdentityOf, Program, ProgramClaim, Result, PROGRAM_HEAD};
+use umvu_interface::{
+    Argv0, Errno, Filesystem, IdentityOf, Program, ProgramClaim, ProgramDescriptor, Result, PROGRAM_HEAD,
+};
 
 use super::start::Target;
 use super::{may_execute, open, Asked};
@@ -37,6 +39,13 @@ pub fn take(call: &Call, asked: &Asked, target: &mut Target) -> core::result::Re
             found
         }
     };
+    target.may_be_interpreted()?;
+    if claim.descriptor == ProgramDescriptor::Given {
+        target.binary = Some(open(call, &target.program)?);
+    }
+    if claim.argv0 == Argv0::Kept {
+        target.argv0 = Argv0::Kept;
+    }
     let program = std::mem::replace(&mut target.program, interpreter);
     let mut front = vec![claim.interpreter.clone(), std::mem::replace(&mut target.shown, claim.interpreter)];
     front.extend(argv0);

@@ -14,9 +14,13 @@ use crate::call::{Call, Outcome, Reply};
 pub fn answer(call: &Call) -> Outcome {
     let mut order = call.supervisor.programs.take(call.tid()).ok_or(Errno::INVAL)?;
     call.check_alive()?;
-    order.plan.program.fd = give(call, &order.files.0)?;
+    if let Some(binary) = &order.binary {
+        // First, as begin_new_exec of fs/exec.c has the lowest number for it, and it stays open.
+        order.plan.binary = give(call, binary, CloseOnExec::No)?;
+    }
+    order.plan.program.fd = give(call, &order.files.0, CloseOnExec::Yes)?;
     if let Some(interpreter) = &order.files.1 {
-        order.plan.interpreter.fd = give(call, interpreter)?;
+        order.plan.interpreter.fd = give(call, interpreter, CloseOnExec::Yes)?;
     }
     let mut bytes = order.plan.as_bytes().to_vec();
     order.segments.iter().for_each(|segment| bytes.extend_from_slice(segment.as_bytes()));
@@ -34,8 +38,8 @@ pub fn answer(call: &Call) -> Outcome {
     Ok(Reply::Value(i64::try_from(bytes.len()).unwrap_or(0)))
 }
 
-fn give(call: &Call, file: &impl AsFd) -> Result<u64> {
-    let add = || call.supervisor.listener.add_fd(call.notification.id, file.as_fd(), CloseOnExec::Yes, None);
+fn give(call: &Call, file: &impl AsFd, cloexec: CloseOnExec) -> Result<u64> {
+    let add = || call.supervisor.listener.add_fd(call.notification.id, file.as_fd(), cloexec, None);
     let number = match add() {
         // The kernel needs no descriptor to execute a program, so the guest may have none left.
         Err(Errno::MFILE) => umvu_sys::guest::with_more_files(call.tid(), add)?,

@@ -17,7 +17,7 @@ mod traced;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
-use umvu_interface::{Access, Errno, FileKind, MountFlags, Opened, Result};
+use umvu_interface::{Access, Argv0, Errno, FileKind, MountFlags, Opened, Result};
 
 use crate::call::{Call, EmptyPath, Fail, Outcome, Reply};
 use crate::elf::Object;
@@ -164,7 +164,13 @@ fn execute(call: &Call, place: Location, asked: &Asked) -> Outcome {
 /// Follows scripts to the program that runs, and starts it.
 fn find(call: &Call, place: Location, asked: &Asked) -> Outcome {
     let mut native = is_same_on_host(call, &place, asked.dirfd, &asked.path);
-    let mut target = Target { program: place.clone(), shown: asked.path.clone(), prefix: Vec::new() };
+    let mut target = Target {
+        program: place.clone(),
+        shown: asked.path.clone(),
+        prefix: Vec::new(),
+        binary: None,
+        argv0: Argv0::Dropped,
+    };
     // The program whose set-id bits count, if that is not the one that runs.
     let mut identity_of: Option<Location> = None;
     for _ in 0..DEPTH {
@@ -181,6 +187,7 @@ fn find(call: &Call, place: Location, asked: &Asked) -> Outcome {
                 }
                 let found = call.object(libc::AT_FDCWD, &interpreter, Last::Follow)?;
                 may_execute(call, &found)?;
+                target.may_be_interpreted()?;
                 native &= is_same_on_host(call, &found, libc::AT_FDCWD, &interpreter);
                 target.interpreted_by(found, interpreter, argument);
             }

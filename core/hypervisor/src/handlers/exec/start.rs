@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, OnceLock};
 
-use umvu_interface::{Credentials, Errno, Result};
+use umvu_interface::{Argv0, Credentials, Errno, Result};
 use umvu_loader::plan::{self, placement, Plan};
 use umvu_sys::seccomp::CloseOnExec;
 
@@ -25,9 +25,24 @@ pub struct Target {
     pub shown: Vec<u8>,
     /// Arguments that come in place of the first one.
     pub prefix: Vec<Vec<u8>>,
+    /// The file that it is the interpreter of, if it is to get that.
+    pub binary: Option<OwnedFd>,
+    /// Whether the first argument stayed behind the path of what it is the interpreter of.
+    pub argv0: Argv0,
 }
 
 impl Target {
+    /// Refuses another interpreter once the first has been promised what it interprets: `exec_binprm` of `fs/exec.c`.
+    ///
+    /// # Errors
+    /// - `ENOEXEC`: so it is.
+    pub fn may_be_interpreted(&self) -> Result<()> {
+        match self.binary {
+            Some(_) => Err(Errno::NOEXEC),
+            None => Ok(()),
+        }
+    }
+
     /// Puts the interpreter of a script in its place.
     pub fn interpreted_by(&mut self, found: Location, interpreter: Vec<u8>, argument: Option<Vec<u8>>) {
         let mut front = vec![interpreter.clone()];
@@ -59,7 +74,7 @@ impl Target {
 pub fn load(
     call: &Call,
     asked: &Asked,
-    target: Target,
+    mut target: Target,
     program: (OwnedFd, Object),
     interpreter: Option<Interpreter>,
     identity: Option<Arc<Credentials>>,
@@ -71,10 +86,15 @@ pub fn load(
     let running = call.supervisor.programs.at(&target.program, &target.shown)?;
     let path = running.loader_path();
     let leader = crate::guest::leader_of(call.tid())?;
+    let mut plan = plan(call, asked, &object, of_interpreter, identity.as_deref())?;
+    if target.argv0 == Argv0::Kept {
+        plan.flags |= plan::PRESERVED_ARGV0;
+    }
     let order = Order {
-        plan: plan(call, asked, &object, of_interpreter, identity.as_deref())?,
+        plan,
         segments: [Some(&object), of_interpreter].into_iter().flatten().flat_map(|o| &o.segments).copied().collect(),
         files: (file, interpreter.map(|i| i.file)),
+        binary: target.binary.take(),
         strings: asked.path.clone(),
         credentials: identity,
         program: running,
@@ -126,6 +146,7 @@ fn plan(
         ..Plan::default()
     };
     plan.interpreter.fd = plan::NONE;
+    plan.binary = plan::NONE;
     let mut name = [0; 16];
     for (to, from) in name[..15].iter_mut().zip(asked.name()) {
         *to = *from;
