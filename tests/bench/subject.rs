@@ -1,4 +1,4 @@
-//! What is compared: the bare host, two kinds of view, and PRoot.
+//! What is compared: the bare host, the least of all filters, two kinds of view, and PRoot.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -11,6 +11,8 @@ use umvu_tests::Place;
 pub enum Subject {
     /// The bare host.
     Native,
+    /// A seccomp filter that allows everything: what no view can be faster than, in calls that it leaves alone.
+    Filter,
     /// umvu without modules.
     Plain,
     /// umvu with a copy-on-write union on `/`, as root of the view.
@@ -30,7 +32,7 @@ impl Subject {
         if !umvu.exists() {
             return Err(format!("{}: not built: run `cargo build --release` first", umvu.display()));
         }
-        let mut subjects = vec![Self::Native, Self::Plain, Self::CowRoot];
+        let mut subjects = vec![Self::Native, Self::Filter, Self::Plain, Self::CowRoot];
         match std::process::Command::new("proot").arg("--version").output() {
             Ok(_) => subjects.push(Self::Proot),
             Err(e) => eprintln!("bench: proot: {e}: left out"),
@@ -43,6 +45,7 @@ impl Subject {
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
+            Self::Filter => "filter",
             Self::Plain => "umvu",
             Self::CowRoot => "umvu_cow_root",
             Self::Proot => "proot",
@@ -54,6 +57,10 @@ impl Subject {
     pub fn command_line(self, command: &[OsString], upper: &Path) -> Vec<OsString> {
         match self {
             Self::Native => command.to_vec(),
+            Self::Filter => {
+                let filter = profile_dir().join("allow-filter").into_os_string();
+                std::iter::once(filter).chain(command.iter().cloned()).collect()
+            }
             Self::Plain => Place::Plain.command_line(command, upper),
             Self::CowRoot => Place::CowRoot.command_line(command, upper),
             Self::Proot => ["proot", "-0"].map(OsString::from).into_iter().chain(command.iter().cloned()).collect(),
