@@ -32,6 +32,9 @@ struct Options {
     /// read and clock_gettime within 1.15 of native, or within 1.05 of a filter that allows everything
     #[arg(long)]
     check: bool,
+    /// Measure in this tree of Debian, too, as its root: one with a compiler, which gets a directory /bench
+    #[arg(short, long, value_name = "DIR")]
+    tree: Option<PathBuf>,
     /// Workloads to run, by a part of their name (default: all)
     #[arg(value_name = "WORKLOAD")]
     only: Vec<String>,
@@ -68,6 +71,19 @@ fn run(options: &Options) -> Result<ExitCode, String> {
             for subject in in_turn(&able, round) {
                 eprintln!("{} {}/{} {}", workload.name, round + 1, options.rounds, subject.name());
                 report.add(workload.name, &subject, measure::run(&subject, &place, workload.script)?)?;
+            }
+        }
+    }
+    if let Some(tree) = &options.tree {
+        place.prepare_tree(tree)?;
+        for workload in Workload::all_in_a_tree().into_iter().filter(|workload| wanted(workload.name)) {
+            let able: Vec<_> = subjects.iter().copied().filter(|s| s.command_line_in(tree, &[]).is_some()).collect();
+            measure::run_in(tree, &able[0], &place, workload.script)?;
+            for round in 0..options.rounds {
+                for subject in in_turn(&able, round) {
+                    eprintln!("{} {}/{} {}", workload.name, round + 1, options.rounds, subject.name());
+                    report.add(workload.name, &subject, measure::run_in(tree, &subject, &place, workload.script)?)?;
+                }
             }
         }
     }

@@ -4,6 +4,7 @@
 //! the kernel then says of its children is the whole tree.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -37,16 +38,31 @@ pub fn run(subject: &Subject, site: &Site, script: &str) -> Result<Run, String> 
     run_line(subject, site, &["/bin/sh", "-c", script].map(OsString::from))
 }
 
+/// Runs a script of sh as a subject with a tree as its root.
+///
+/// # Errors
+///
+/// A sentence, when it fails.
+pub fn run_in(tree: &Path, subject: &Subject, site: &Site, script: &str) -> Result<Run, String> {
+    let command = ["/bin/sh", "-c", script].map(OsString::from);
+    let line = subject.command_line_in(tree, &command).ok_or("no root of its own")?;
+    measured(subject, site, line)
+}
+
 /// Runs a command as a subject.
 ///
 /// # Errors
 ///
 /// A sentence, when it fails.
 pub fn run_line(subject: &Subject, site: &Site, command: &[OsString]) -> Result<Run, String> {
+    measured(subject, site, subject.command_line(command, &site.upper()))
+}
+
+fn measured(subject: &Subject, site: &Site, line: Vec<OsString>) -> Result<Run, String> {
     let exe = std::env::current_exe().map_err(|e| format!("current_exe: {e}"))?;
     let output = Command::new(exe)
         .arg(HELPER)
-        .args(subject.command_line(command, &site.upper()))
+        .args(&line)
         .current_dir(site.work())
         .env("PATH", search_path())
         .stdin(Stdio::null())
@@ -60,7 +76,7 @@ pub fn run_line(subject: &Subject, site: &Site, command: &[OsString]) -> Result<
         [0, wall, cpu] => {
             Ok(Run { wall: Duration::from_micros(wall), cpu: Duration::from_micros(cpu), output: printed.to_owned() })
         }
-        _ => Err(format!("{}: {command:?}: failed: {printed}{complaint}", subject.name())),
+        _ => Err(format!("{}: {line:?}: failed: {printed}{complaint}", subject.name())),
     }
 }
 
@@ -112,6 +128,6 @@ pub fn assert_orphans_are_counted(subject: &Subject, site: &Site) -> Result<(), 
 
 fn search_path() -> OsString {
     let mut path = umvu_tests::fresh::profile_dir().into_os_string();
-    path.push(":/usr/local/bin:/usr/bin:/bin");
+    path.push(":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
     path
 }

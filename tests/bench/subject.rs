@@ -52,6 +52,20 @@ impl Subject {
         }
     }
 
+    /// Returns the command line that runs `command` with `tree` as its root: by the kernel's own `chroot` in a user
+    /// namespace on the bare host; as its root everywhere. `None` for a subject that has no such thing.
+    #[must_use]
+    pub fn command_line_in(self, tree: &Path, command: &[OsString]) -> Option<Vec<OsString>> {
+        let enter: &[&str] = match self {
+            Self::Native => &["unshare", "-Ur", "chroot"],
+            Self::CowRoot => &["umvu", "--norc", "--root"],
+            Self::Proot => &["proot", "-S"],
+            Self::Filter | Self::Plain => return None,
+        };
+        let enter = enter.iter().map(OsString::from).chain([tree.as_os_str().to_owned()]);
+        Some(enter.chain(command.iter().cloned()).collect())
+    }
+
     /// Returns the command line that runs `command` as this subject.
     #[must_use]
     pub fn command_line(self, command: &[OsString], upper: &Path) -> Vec<OsString> {

@@ -2,7 +2,7 @@
 //! did something else is found out.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use umvu_tests::fresh::build_dir;
@@ -48,6 +48,25 @@ impl Workload {
         .into()
     }
 
+    /// Returns what is done in a tree of Debian with a compiler, as its root.
+    #[must_use]
+    pub fn all_in_a_tree() -> Vec<Self> {
+        [
+            (
+                "tree: 500 x true",
+                "export PATH=/usr/bin:/bin; i=0; while [ $i -lt 500 ]; do /bin/true; i=$((i+1)); done; echo $i",
+            ),
+            (
+                "tree: apt-get",
+                "export PATH=/usr/sbin:/usr/bin:/sbin:/bin; a='apt-get -y -qq -o APT::Sandbox::User=root'
+                $a install /bench/package.deb >/dev/null 2>&1 && dpkg -L umvu-bench | wc -l && $a purge umvu-bench >/dev/null 2>&1",
+            ),
+            ("tree: make -j2", "export PATH=/usr/bin:/bin; cd /bench/c && make -s clean && make -s -j2 && ar t lib.a | wc -l"),
+        ]
+        .map(|(name, script)| Self { name, script })
+        .into()
+    }
+
     /// Says whether a subject can do this at all: installing a package needs a root that is one's own. The filter that
     /// does nothing is measured in single calls only.
     #[must_use]
@@ -88,6 +107,27 @@ impl Site {
             Ok(status) if status.success() => Ok(site),
             Ok(status) => Err(format!("{}: input: {status}", site.root.display())),
             Err(e) => Err(format!("bash: {e}")),
+        }
+    }
+
+    /// Puts the input of [`Workload::all_in_a_tree`] into a tree, as `/bench`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it cannot be put there.
+    pub fn prepare_tree(&self, tree: &Path) -> Result<(), String> {
+        let input = tree.join("bench");
+        fs::create_dir_all(&input).map_err(|e| format!("{}: {e}", input.display()))?;
+        let status = Command::new("cp")
+            .arg("-r")
+            .arg(self.work().join("c"))
+            .arg(self.root.join("package.deb"))
+            .arg(&input)
+            .status();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{}: cp: {status}", input.display())),
+            Err(e) => Err(format!("cp: {e}")),
         }
     }
 
