@@ -16,6 +16,7 @@ behaviours! {
         rules_below_a_path_are_for_programs_there,
         an_interpreted_program_can_be_debugged,
         programs_of_other_machines_run,
+        programs_of_rarer_machines_run,
         machines_call_each_others_programs,
     }
     from_outside at ROOT {
@@ -151,6 +152,20 @@ fn programs_of_other_machines_run(r: &Runner) {
         printf '#!./arm opt\\n' > s; chmod +x s; ./s 1; rm *";
     let expected = "armv7l: ./arm 1 2 3 word\naarch64: ./arm64 word\naarch64: ./dynamic word\narmv7l: zero word\n\
                     armv7l: ./arm opt ./s 1 word";
+    assert_eq!(bash(r, &format!("{SPEAK}{script}")), expected);
+}
+
+fn programs_of_rarer_machines_run(r: &Runner) {
+    let script = "vuumount $m; vumount -t vubinfmt -o qemu none $m; export WORD=word
+        for machine in riscv64:riscv64 powerpc64le:ppc64le s390x:s390x; do
+            target=${machine%:*}-linux-gnu; $target-gcc -static -o static speak.c; $target-gcc -o dynamic speak.c
+            ./static 1; export QEMU_LD_PREFIX=/usr/$target; ./dynamic 2
+            ./dynamic -c './static 3'
+        done; rm *";
+    let told = |m: &str| {
+        format!("{m}: ./static 1 word\n{m}: ./dynamic 2 word\n{m}: ./dynamic -c ./static 3 word\n{m}: ./static 3 word")
+    };
+    let expected = ["riscv64", "ppc64le", "s390x"].map(told).join("\n");
     assert_eq!(bash(r, &format!("{SPEAK}{script}")), expected);
 }
 
