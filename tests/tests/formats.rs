@@ -19,6 +19,9 @@ behaviours! {
         programs_of_rarer_machines_run,
         machines_call_each_others_programs,
     }
+    from_outside at PLAIN {
+        a_root_of_another_machine_is_entered_by_an_option,
+    }
     from_outside at ROOT {
         the_set_user_id_bit_counts_on_demand,
     }
@@ -167,6 +170,15 @@ fn programs_of_rarer_machines_run(r: &Runner) {
     };
     let expected = ["riscv64", "ppc64le", "s390x"].map(told).join("\n");
     assert_eq!(bash(r, &format!("{SPEAK}{script}")), expected);
+}
+
+fn a_root_of_another_machine_is_entered_by_an_option(r: &Runner) {
+    // Nothing in the tree is for this machine, the emulator is the host's.
+    let script = "mkdir -p tree/bin; aarch64-linux-gnu-gcc -static -o tree/bin/speak speak.c
+        umvu --norc --root tree --qemu /bin/speak 1
+        umvu --norc --root tree --bare /bin/speak 1 2>/dev/null || echo none";
+    let script = format!("set -eu; {SPEAK}{script}");
+    assert_eq!(r.outside_text(&["bash", "-c", &script]), "aarch64: /bin/speak 1 -\nnone");
 }
 
 fn machines_call_each_others_programs(r: &Runner) {

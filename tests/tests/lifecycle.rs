@@ -38,6 +38,8 @@ behaviours! {
     }
     from_outside at PLAIN {
         starting_a_view_is_quick,
+        daemons_keep_a_view_or_end_with_the_command,
+        another_release_of_the_kernel_is_told,
     }
 }
 
@@ -104,6 +106,28 @@ fn wait_gone(pid: i32) {
         assert!(Instant::now() < deadline, "{pid} goes on");
         std::thread::yield_now();
     }
+}
+
+fn daemons_keep_a_view_or_end_with_the_command(r: &Runner) {
+    let run = |option: &[&str], script: &str| {
+        let line = [&["umvu", "--norc"], option, &["bash", "-c", script]].concat();
+        r.outside_text(&line)
+    };
+    let daemon: i32 = run(&[], "setsid sleep 1000 >/dev/null 2>&1 & echo $!").parse().expect("a pid");
+    assert!(!is_gone(daemon));
+    kill(Pid::from_raw(daemon), Signal::SIGKILL).expect("kill");
+    let stubborn = "setsid bash -c 'trap \"echo asked >asked; exit\" TERM; echo >ready; while :; do sleep 0.1; done' \
+        >/dev/null 2>&1 & until [ -e ready ]; do :; done; echo $!";
+    let daemon: i32 = run(&["--kill-on-exit"], stubborn).parse().expect("a pid");
+    // The front returns when all of it has ended.
+    assert!(is_gone(daemon));
+    assert_eq!(r.bash("cat asked").line(), "asked");
+}
+
+fn another_release_of_the_kernel_is_told(r: &Runner) {
+    let script = "uname -r; cat /proc/sys/kernel/osrelease; unshare -Uru uname -r";
+    let line = ["umvu", "--norc", "-k", "4.19.0-other", "bash", "-c", script];
+    assert_eq!(r.outside_text(&line), "4.19.0-other\n4.19.0-other\n4.19.0-other");
 }
 
 fn a_killed_supervisor_takes_its_guests_along(r: &Runner) {

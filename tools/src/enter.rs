@@ -16,7 +16,7 @@ use umvu_protocol::Request;
 
 use crate::accounts::{Accounts, User};
 use crate::client::{Supervisor, View};
-use crate::plan::{Access, Bind, Changes, Plan, Root, Usual, Who};
+use crate::plan::{Access, Bind, Changes, Emulation, Plan, Root, Usual, Who};
 use crate::program;
 use crate::report::{complain, shown, Failure, Reason};
 
@@ -35,6 +35,10 @@ fn enter(plan: &Plan) -> Result<(), Failure> {
     let view = Supervisor::connect()?;
     let here = std::env::current_dir().ok();
     let kept = Kept::of(plan)?;
+    if plan.emulation == Emulation::Qemu {
+        // Before the root: the emulators are the host's.
+        mount(&view, b"none", b"/proc/sys/fs/binfmt_misc", "vubinfmt", 0, b"qemu")?;
+    }
     mount_root(plan, &kept, &view)?;
     go(Path::new("/"))?;
     for usual in &plan.usual {

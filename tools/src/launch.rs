@@ -18,7 +18,7 @@ use crate::program;
 use crate::rc::{self, Wanted};
 use crate::report::Failure;
 use crate::root;
-use crate::start::{self, Config, Nesting, Pids, TraceTarget};
+use crate::start::{self, AtEnd, Config, Nesting, Pids, TraceTarget};
 
 /// Runs a command in a view: with a file tree, users, and whatever else its modules bring, of its own.
 ///
@@ -48,6 +48,12 @@ pub struct Options {
     /// Let processes have pid namespaces (CLONE_NEWPID, unshare --pid); then getpid, fork, kill and their like cost more
     #[arg(long)]
     pid_namespaces: bool,
+    /// End what COMMAND leaves behind when it ends: what does not end when asked is killed after five seconds
+    #[arg(long)]
+    kill_on_exit: bool,
+    /// Have uname(2) tell RELEASE for the kernel's
+    #[arg(short, long, value_name = "RELEASE")]
+    kernel_release: Option<OsString>,
     /// Run FILE, and not /etc/vurc and ~/.vurc
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "norc", value_hint = ValueHint::FilePath)]
     rc: Option<PathBuf>,
@@ -119,6 +125,8 @@ impl Options {
             name: self.vu_name.map(OsString::into_vec),
             nesting: if self.nonesting { Nesting::Refused } else { Nesting::Allowed },
             pids: if self.pid_namespaces { Pids::Namespaces } else { Pids::Host },
+            release: self.kernel_release.map(OsString::into_vec),
+            at_end: if self.kill_on_exit { AtEnd::Ends } else { AtEnd::Stays },
             trace: self.trace.map(|file| file.map_or(TraceTarget::Stderr, TraceTarget::File)),
             debug_tags: self.debugtags.map(OsString::into_vec).unwrap_or_default(),
         };
@@ -132,6 +140,8 @@ impl Options {
             (self.syslog.is_some(), "--syslog"),
             (self.nonesting, "--nonesting"),
             (self.pid_namespaces, "--pid-namespaces"),
+            (self.kill_on_exit, "--kill-on-exit"),
+            (self.kernel_release.is_some(), "--kernel-release"),
         ] {
             if given {
                 return Err(Failure::Usage(format!("{option}: is for the first umvu, whose supervisor runs already")));

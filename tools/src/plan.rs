@@ -82,8 +82,19 @@ pub struct Plan {
     pub who: Who,
     /// Variables that are set.
     pub environment: Vec<(OsString, OsString)>,
+    /// Whether programs of other machines run.
+    pub emulation: Emulation,
     /// What runs if nothing is said.
     pub command: Vec<OsString>,
+}
+
+/// Whether programs of other machines run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Emulation {
+    /// As the host has it.
+    None,
+    /// By the host's user emulators of qemu.
+    Qemu,
 }
 
 /// What is there in every root.
@@ -125,6 +136,9 @@ impl Plan {
         }
         if self.who != Who::Same {
             modules.push("unrealuid");
+        }
+        if self.emulation == Emulation::Qemu {
+            modules.push("binfmt");
         }
         if matches!(self.root, Root::Archive(..)) {
             modules.push("archive");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueHint};
 use umvu_archive::{Config, Form, Wanted, LIMIT};
 
-use crate::plan::{Access, Bind, Changes, Plan, Root, Usual, Who, RESOLV_CONF};
+use crate::plan::{Access, Bind, Changes, Emulation, Plan, Root, Usual, Who, RESOLV_CONF};
 use crate::report::{shown, Failure};
 
 /// How the habits of others translate.
@@ -18,7 +18,8 @@ Entering a root, for those who come from elsewhere:
   proot -r DIR -b /data -w /src CMD  umvu -r DIR --keep-ids -b /data -w /src CMD
   proot -S DIR, proot -0 -r DIR      umvu -r DIR
   proot -i 33:33                     umvu -r DIR -u 33:33
-  proot -q qemu-arm                  the rules of binfmt_misc(5), in the view or on the host
+  proot -q qemu-arm -r DIR           umvu -r DIR -q
+  proot -k 6.1.0 --kill-on-exit      umvu -k 6.1.0 --kill-on-exit
   docker run --rm -it IMAGE          docker save IMAGE > i.tar; umvu -r i.tar --throw-away
   docker run -v HOST:GUEST:ro        umvu -r i.tar -b HOST:GUEST:ro
   bwrap --ro-bind DIR / --dev /dev   umvu -r DIR --throw-away
@@ -56,6 +57,9 @@ pub struct RootOptions {
     /// Keep the ids of the host
     #[arg(long)]
     keep_ids: bool,
+    /// Run programs of other machines by the host's user emulators of qemu
+    #[arg(short, long)]
+    qemu: bool,
     /// Set a variable, or take it from the host where an image has another; may be repeated
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
@@ -70,7 +74,8 @@ pub struct RootOptions {
 impl RootOptions {
     /// Whether anything is asked for.
     fn is_empty(&self) -> bool {
-        let Self { root, image, upper, throw_away, bind, workdir, user, root_id, keep_ids, env, bare, desktop } = self;
+        let Self { root, image, upper, throw_away, bind, workdir, user, root_id, keep_ids, qemu, env, bare, desktop } =
+            self;
         root.is_none()
             && image.is_none()
             && upper.is_none()
@@ -78,7 +83,7 @@ impl RootOptions {
             && user.is_none()
             && bind.is_empty()
             && env.is_empty()
-            && ![throw_away, root_id, keep_ids, bare, desktop].contains(&&true)
+            && ![throw_away, root_id, keep_ids, qemu, bare, desktop].contains(&&true)
     }
 
     /// Checks all that can be checked from outside and gives what is to be done inside; none if nothing is.
@@ -135,8 +140,9 @@ impl RootOptions {
             environment.extend(self::variable(&variable)?);
         }
         let command = config.entrypoint.into_iter().chain(config.command).map(OsString::from).collect();
+        let emulation = if self.qemu { Emulation::Qemu } else { Emulation::None };
         let workdir = self.workdir.or_else(|| given(config.directory));
-        Ok(Some(Plan { root, changes, usual, binds, workdir, makes_workdir, who, environment, command }))
+        Ok(Some(Plan { root, changes, usual, binds, workdir, makes_workdir, who, environment, emulation, command }))
     }
 }
 

@@ -1,3 +1,3 @@
 //! Where umvu hands over to the hypervisor.
 
-pub use umvu_hypervisor::{run, Config, Nesting, Pids, StartError, TraceTarget};
+pub use umvu_hypervisor::{run, AtEnd, Config, Nesting, Pids, StartError, TraceTarget};

@@ -61,6 +61,15 @@ pub enum Nesting {
     Refused,
 }
 
+/// What becomes of a view when its command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtEnd {
+    /// Daemons keep it.
+    Stays,
+    /// They are asked to end, and killed if they do not.
+    Ends,
+}
+
 /// How a view is started.
 pub struct Config {
     /// Command and arguments; found by `PATH` when it has no slash.
@@ -75,6 +84,10 @@ pub struct Config {
     pub nesting: Nesting,
     /// Whose numbers processes have.
     pub pids: Pids,
+    /// The release of the kernel that uname(2) tells, if not the host's.
+    pub release: Option<Vec<u8>>,
+    /// What becomes of the view when its command ends.
+    pub at_end: AtEnd,
     /// Where calls are traced to.
     pub trace: Option<TraceTarget>,
     /// Debug tags that are on.

@@ -27,6 +27,7 @@ pub struct LoadedModule {
 pub struct HostNames {
     pub nodename: Option<Vec<u8>>,
     pub domainname: Option<Vec<u8>>,
+    pub release: Option<Vec<u8>>,
 }
 
 /// A view.

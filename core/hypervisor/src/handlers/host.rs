@@ -19,10 +19,11 @@ pub fn uname(call: &Call) -> Outcome {
     let host = rustix::system::uname();
     let node = names.nodename.unwrap_or_else(|| host.nodename().to_bytes().to_vec());
     let domain = names.domainname.unwrap_or_else(|| host.domainname().to_bytes().to_vec());
+    let release = names.release.unwrap_or_else(|| host.release().to_bytes().to_vec());
     let fields: [&[u8]; 6] = [
         host.sysname().to_bytes(),
         &node,
-        host.release().to_bytes(),
+        &release,
         host.version().to_bytes(),
         if is_32_bit(call) { b"i686" } else { host.machine().to_bytes() },
         &domain,

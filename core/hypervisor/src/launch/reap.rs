@@ -12,6 +12,7 @@ use super::ending::Ending;
 use super::status::Status;
 use super::streams::{self, Streams};
 use crate::supervisor::Supervisor;
+use crate::AtEnd;
 
 /// Status of what was killed.
 const KILLED: i32 = 137;
@@ -22,6 +23,8 @@ pub struct Reaper<'a> {
     pub supervisor: &'a Supervisor,
     /// The guest whose end the front mirrors.
     pub first: u32,
+    /// What becomes of the others when it ends.
+    pub at_end: AtEnd,
     /// The pipe to the front.
     pub front: &'a OwnedFd,
     /// The socket to the guard.
@@ -49,6 +52,9 @@ impl Reaper<'_> {
             untold = untold.or(status);
             if !has_children {
                 return untold;
+            }
+            if untold.is_some() && self.at_end == AtEnd::Ends {
+                ending.ask();
             }
             // A view that is asked to end leaves no daemons: the front returns when all of it has ended.
             if let Some(value) = untold.take_if(|_| !ending.has_begun()) {

@@ -83,6 +83,10 @@ fn supervise(start: &Start, guard: &OwnedFd) -> Result<(), StartError> {
     let supervisor = Arc::new(supervisor);
     let name = config.name.clone().unwrap_or_else(|| guest.to_string().into_bytes());
     let view = supervisor.first_view(name).map_err(StartError::system("/"))?;
+    if config.release.is_some() {
+        view.uts.names.write().release.clone_from(&config.release);
+        view.gets_namespaces();
+    }
     view.debug.write().clone_from(&config.debug_tags);
     for module in &config.load {
         view.insert(config.modules, module, false).map_err(|error| StartError::Message(error.to_string()))?;
@@ -98,7 +102,15 @@ fn supervise(start: &Start, guard: &OwnedFd) -> Result<(), StartError> {
     let _ = Status::Begun(i32::try_from(guest).unwrap_or(0)).tell(&start.status);
     let _ = rustix::io::write(&go_out, b"g");
     drop(go_out);
-    let untold = Reaper { supervisor: &supervisor, first: guest, front: &start.status, guard, signals: &signals }.run();
+    let reaper = Reaper {
+        supervisor: &supervisor,
+        first: guest,
+        at_end: config.at_end,
+        front: &start.status,
+        guard,
+        signals: &signals,
+    };
+    let untold = reaper.run();
     supervisor.placeholders.remove_directory();
     // Who starts umvu again at once finds the layers free.
     supervisor.close_views();

@@ -24,6 +24,7 @@ pub fn of(call: &Call, inode: &ProcInode) -> Result<Option<Vec<u8>>> {
     }
     match inode.path_bytes() {
         b"sys/kernel/hostname" => return Ok(host_name(call, |names| names.nodename.clone())),
+        b"sys/kernel/osrelease" => return Ok(host_name(call, |names| names.release.clone())),
         b"sys/kernel/domainname" => return Ok(host_name(call, |names| names.domainname.clone())),
         _ => {}
     }
