@@ -41,6 +41,19 @@ impl ReadAt for std::os::fd::OwnedFd {
     }
 }
 
+impl ReadAt for Vec<u8> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|at| self.get(at..)).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn size(&self) -> Result<u64> {
+        Ok(self.len() as u64)
+    }
+}
+
 /// For which machine an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
@@ -105,6 +118,14 @@ fn parse_header(head: &[u8]) -> Result<Header> {
         return Err(Errno::NOEXEC);
     }
     Ok(header)
+}
+
+/// Judges bytes as a whole program.
+pub fn judge(bytes: &[u8]) {
+    let head = &bytes[..bytes.len().min(HEADER_SIZE)];
+    if machine(head) == Ok(Machine::Native) {
+        let _ = object(&bytes.to_vec(), head);
+    }
 }
 
 /// Reads an object for x86_64, whose first bytes are `head`.
@@ -233,19 +254,6 @@ impl Object {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    impl ReadAt for Vec<u8> {
-        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-            let rest = usize::try_from(offset).ok().and_then(|at| self.get(at..)).unwrap_or_default();
-            let count = rest.len().min(buffer.len());
-            buffer[..count].copy_from_slice(&rest[..count]);
-            Ok(count)
-        }
-
-        fn size(&self) -> Result<u64> {
-            Ok(self.len() as u64)
-        }
-    }
 
     /// A header with a table of program headers behind it.
     fn image(kind: u16, entry: u64, headers: &[[u64; 7]]) -> Vec<u8> {
