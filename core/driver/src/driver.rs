@@ -197,6 +197,11 @@ pub trait Driver: Send + Sync {
         false
     }
 
+    /// Whether its answers may wait for a guest: then others take over what the asking thread would have done.
+    fn may_block(&self) -> bool {
+        false
+    }
+
     /// The file system is being unmounted, or given up: no call comes after this one. Everything has been written back.
     ///
     /// # Errors

@@ -2,8 +2,9 @@
 //!
 //! One worker waits in the kernel for the next notification, handles it in place and waits again: a wake-up costs
 //! more than most calls. Another takes over when the first is stuck in a call; the watcher sees to that.
-//! Calls that may block for long run on threads of their own.
+//! Calls that may block for long run on threads of their own; one that is about to wait for a guest says so.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,11 @@ use crate::supervisor::Supervisor;
 const PATIENCE: Duration = Duration::from_millis(2);
 /// How often the watcher looks again before it goes to sleep.
 const IDLE_LOOKS: u32 = 20;
+
+thread_local! {
+    /// The pool that a worker is of.
+    static POOL: RefCell<Option<Arc<Workers>>> = const { RefCell::new(None) };
+}
 
 /// The pool.
 pub struct Workers {
@@ -61,6 +67,7 @@ impl Workers {
             watch: Condvar::new(),
             over: AtomicBool::new(false),
         });
+        umvu_interface::on_blocking(about_to_wait);
         workers.add()?;
         let watching = workers.clone();
         std::thread::Builder::new().name("watcher".into()).stack_size(128 << 10).spawn(move || watching.watch())?;
@@ -78,6 +85,7 @@ impl Workers {
     }
 
     fn work(self: Arc<Self>) {
+        POOL.set(Some(self.clone()));
         loop {
             match self.supervisor.listener.receive() {
                 Ok(Received::Call(notification)) => {
@@ -171,6 +179,14 @@ impl Workers {
         if let Err(error) = self.add() {
             tracing::warn!(%error, "no further worker");
         }
+    }
+}
+
+/// A worker that is going to wait, perhaps for a guest whose calls it would take, has another one take them.
+fn about_to_wait() {
+    let pool = POOL.with_borrow(Clone::clone);
+    if let Some(workers) = pool.filter(|workers| workers.receiving.load(Ordering::Acquire) == 0) {
+        workers.one_more();
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use rustix::fs::OFlags;
 
-use crate::{Caller, Errno, MountError, Name, Program, ProgramClaim, Result, TextFile};
+use crate::{Caller, Ending, Errno, MountError, Name, Program, ProgramClaim, Result, TextFile};
 
 /// A shared inode.
 pub type InodeRef = Arc<dyn Inode>;
@@ -286,7 +286,8 @@ impl Opened {
     }
 }
 
-/// One object of a file tree.
+/// One object of a file tree. What a kind of objects cannot do has a default that says so, and what would change one
+/// is refused with its [`Inode::refusal`].
 pub trait Inode: Send + Sync + Any {
     /// For an implementation to find its own kind again (rename and link take two inodes).
     fn as_any(&self) -> &dyn Any;
@@ -314,6 +315,11 @@ pub trait Inode: Send + Sync + Any {
     /// - `ENOTDIR`: not a directory.
     /// - `ENOENT`: no such entry.
     fn lookup(&self, name: &Name) -> Result<InodeRef>;
+
+    /// What a change of an object that takes none is refused with.
+    fn refusal(&self) -> Errno {
+        Errno::PERM
+    }
 
     /// Finds a descendant of a directory at once: `path` is relative, has no empty, `.` or `..` components, and
     /// no prefix of it (the whole path excepted) may be a symbolic link.
@@ -346,10 +352,16 @@ pub trait Inode: Send + Sync + Any {
     /// - `EEXIST`: the name exists.
     /// - `ENOENT`: the directory has been removed.
     /// - `EROFS`, `ENOSPC`, `EDQUOT`, `EPERM`: as mknod(2), mkdir(2), symlink(2).
-    fn create(&self, caller: &Caller<'_>, name: &Name, what: &Creation<'_>) -> Result<InodeRef>;
+    fn create(&self, caller: &Caller<'_>, name: &Name, what: &Creation<'_>) -> Result<InodeRef> {
+        let _ = (caller, name, what);
+        Err(self.refusal())
+    }
 
     /// Makes a new regular file and opens it, at once; [`Inode::create`]'s errors.
-    fn create_open(&self, caller: &Caller<'_>, name: &Name, mode: u32, flags: OFlags) -> Result<(InodeRef, Opened)>;
+    fn create_open(&self, caller: &Caller<'_>, name: &Name, mode: u32, flags: OFlags) -> Result<(InodeRef, Opened)> {
+        let _ = (caller, name, mode, flags);
+        Err(self.refusal())
+    }
 
     /// Makes an unnamed regular file (`O_TMPFILE`) in a directory and opens it.
     ///
@@ -364,7 +376,9 @@ pub trait Inode: Send + Sync + Any {
     ///
     /// # Errors
     /// - `EINVAL`: not a symbolic link.
-    fn readlink(&self) -> Result<Vec<u8>>;
+    fn readlink(&self) -> Result<Vec<u8>> {
+        Err(Errno::INVAL)
+    }
 
     /// Makes a hard link `name` in this directory to `target`.
     ///
@@ -372,10 +386,16 @@ pub trait Inode: Send + Sync + Any {
     /// - `EEXIST`: the name exists.
     /// - `EXDEV`: `target` is of another file system.
     /// - `EPERM`: `target` is a directory.
-    fn link(&self, caller: &Caller<'_>, name: &Name, target: &InodeRef) -> Result<()>;
+    fn link(&self, caller: &Caller<'_>, name: &Name, target: &InodeRef) -> Result<()> {
+        let _ = (caller, name, target);
+        Err(self.refusal())
+    }
 
     /// Removes an entry of this directory.
-    fn remove(&self, caller: &Caller<'_>, name: &Name, kind: RemoveKind) -> Result<()>;
+    fn remove(&self, caller: &Caller<'_>, name: &Name, kind: RemoveKind) -> Result<()> {
+        let _ = (caller, name, kind);
+        Err(self.refusal())
+    }
 
     /// Renames an entry of this directory to `new_name` in `new_directory`.
     ///
@@ -389,38 +409,59 @@ pub trait Inode: Send + Sync + Any {
         new_directory: &InodeRef,
         new_name: &Name,
         flags: RenameFlags,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let _ = (caller, name, new_directory, new_name, flags);
+        Err(self.refusal())
+    }
 
     /// Changes mode, owner, size or times. Set-id bits that Linux drops on a change of owner are the caller's
     /// business and are part of `change`.
-    fn set_attr(&self, caller: &Caller<'_>, change: &SetAttr) -> Result<()>;
+    fn set_attr(&self, caller: &Caller<'_>, change: &SetAttr) -> Result<()> {
+        let _ = (caller, change);
+        Err(self.refusal())
+    }
 
     /// Reads an extended attribute whole.
     ///
     /// # Errors
     /// - `ENODATA`: no such attribute.
     /// - `ENOTSUP`: not supported.
-    fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>>;
+    fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let _ = name;
+        Err(Errno::OPNOTSUPP)
+    }
 
     /// Sets an extended attribute.
-    fn set_xattr(&self, caller: &Caller<'_>, name: &[u8], value: &[u8], how: XattrSet) -> Result<()>;
+    fn set_xattr(&self, caller: &Caller<'_>, name: &[u8], value: &[u8], how: XattrSet) -> Result<()> {
+        let _ = (caller, name, value, how);
+        Err(Errno::OPNOTSUPP)
+    }
 
     /// Gives the names of the extended attributes.
-    fn list_xattr(&self) -> Result<Vec<Vec<u8>>>;
+    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
+        Ok(Vec::new())
+    }
 
     /// Removes an extended attribute; [`Inode::get_xattr`]'s errors.
-    fn remove_xattr(&self, caller: &Caller<'_>, name: &[u8]) -> Result<()>;
+    fn remove_xattr(&self, caller: &Caller<'_>, name: &[u8]) -> Result<()> {
+        let _ = (caller, name);
+        Err(Errno::OPNOTSUPP)
+    }
 
     /// Lists a directory: a snapshot without `.` and `..`.
     ///
     /// # Errors
     /// - `ENOTDIR`: not a directory.
     /// - `ENOENT`: the directory has been removed.
-    fn read_dir(&self) -> Result<Vec<DirEntry>>;
+    fn read_dir(&self) -> Result<Vec<DirEntry>> {
+        Err(Errno::NOTDIR)
+    }
 
     /// Gives the `O_PATH` descriptor of the host's object that now stands behind this inode, if there is one:
     /// what is executed, connected to, watched, or handed out for `O_PATH`.
-    fn host_fd(&self) -> Option<BorrowedFd<'_>>;
+    fn host_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Makes the object one of the host's, in a writable place, before something changes it behind the view's
     /// back (bind of a socket, a shared mapping): what copy-up is in a union. Nothing to do for most.
@@ -483,6 +524,23 @@ pub trait Filesystem: Send + Sync + Any {
     /// Writes back what is not on the host yet.
     fn sync(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether what guests write reaches it only later: then [`Filesystem::sync_open`] is called for fsync(2).
+    fn writes_back(&self) -> bool {
+        false
+    }
+
+    /// Writes back what is not where it belongs yet of a file that was opened through this file system; returns when it
+    /// outlasts a crash.
+    fn sync_open(&self, host: BorrowedFd<'_>) -> Result<()> {
+        let _ = host;
+        Ok(())
+    }
+
+    /// What tells its end, when nobody uses it any more; none for one that has nothing to do then.
+    fn ending(&self) -> Option<Arc<Ending>> {
+        None
     }
 
     /// Takes the options of a remount; those of a file system that cannot change any mean nothing.

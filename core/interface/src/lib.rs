@@ -4,8 +4,10 @@
 //! alone; it claims *things* (a file system type, an identity), never system calls.
 
 mod access;
+mod blocking;
 mod caller;
 mod control;
+mod ending;
 mod inode;
 mod module;
 mod name;
@@ -15,8 +17,10 @@ mod text_fs;
 mod user_namespace;
 
 pub use access::{may_access, may_delete, Access};
+pub use blocking::{blocking, on_blocking};
 pub use caller::{Caller, Capabilities, Credentials, Ids, Origin};
 pub use control::{Control, TextFile, CONTROL_MAX};
+pub use ending::Ending;
 pub use inode::{
     BindSocket, Creation, DirEntry, FileKind, Filesystem, FsStat, Inode, InodeRef, Opened, RemoveKind, RenameFlags,
     SetAttr, SetTime, Stat, Timestamp, XattrSet,

@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 
 use crate::{
     Caller, Control, Creation, DirEntry, Errno, FileKind, Filesystem, FsStat, Inode, InodeRef, Name, Opened, Program,
-    ProgramClaim, RemoveKind, RenameFlags, Result, SetAttr, Stat, TextFile, Timestamp, World, XattrSet,
+    ProgramClaim, Result, SetAttr, Stat, TextFile, Timestamp, World,
 };
 
 /// One file of the directory.
@@ -190,22 +190,6 @@ impl<T: TextFiles> Inode for TextInode<T> {
         Err(Errno::ACCESS)
     }
 
-    fn readlink(&self) -> Result<Vec<u8>> {
-        Err(Errno::INVAL)
-    }
-
-    fn link(&self, _: &Caller<'_>, _: &Name, _: &InodeRef) -> Result<()> {
-        Err(Errno::PERM)
-    }
-
-    fn remove(&self, _: &Caller<'_>, _: &Name, _: RemoveKind) -> Result<()> {
-        Err(Errno::PERM)
-    }
-
-    fn rename(&self, _: &Caller<'_>, _: &Name, _: &InodeRef, _: &Name, _: RenameFlags) -> Result<()> {
-        Err(Errno::PERM)
-    }
-
     fn set_attr(&self, _: &Caller<'_>, change: &SetAttr) -> Result<()> {
         // A size means nothing here: open(2) with O_TRUNC is how a shell writes.
         let beside = SetAttr { size: None, ..*change };
@@ -214,22 +198,6 @@ impl<T: TextFiles> Inode for TextInode<T> {
         } else {
             Err(Errno::PERM)
         }
-    }
-
-    fn get_xattr(&self, _: &[u8]) -> Result<Vec<u8>> {
-        Err(Errno::OPNOTSUPP)
-    }
-
-    fn set_xattr(&self, _: &Caller<'_>, _: &[u8], _: &[u8], _: XattrSet) -> Result<()> {
-        Err(Errno::OPNOTSUPP)
-    }
-
-    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
-        Ok(Vec::new())
-    }
-
-    fn remove_xattr(&self, _: &Caller<'_>, _: &[u8]) -> Result<()> {
-        Err(Errno::OPNOTSUPP)
     }
 
     fn read_dir(&self) -> Result<Vec<DirEntry>> {
@@ -242,10 +210,6 @@ impl<T: TextFiles> Inode for TextInode<T> {
             dirent_type: FileKind::Regular.dirent_type(),
         };
         Ok(self.fs.files.entries().into_iter().map(shown).collect())
-    }
-
-    fn host_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 }
 

@@ -50,6 +50,20 @@ pub fn is_open_for_writing(fd: BorrowedFd<'_>) -> bool {
     leased == Err(Errno::AGAIN)
 }
 
+/// Says whether anybody else has a file open, or mapped, as far as the kernel tells: it grants a lease for writing only if
+/// nobody has (fcntl(2), `F_SETLEASE`). A descriptor that is `O_PATH` does not count.
+///
+/// `fd` must not be open for writing. Of the file of another user nothing is told, and it counts as open.
+pub fn is_open_elsewhere(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: this command takes its argument by value.
+    let leased = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) });
+    if leased.is_ok() {
+        // SAFETY: as above.
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK) };
+    }
+    leased.is_err()
+}
+
 /// Reads an extended attribute of what a descriptor, `O_PATH` or not, refers to, and returns its length in bytes; an
 /// empty buffer asks for the length alone.
 ///

@@ -1,19 +1,13 @@
-//! What is kept on the host's disk: compressed archives as they are when unpacked, and the contents of files that are
-//! open. Knows no format.
-//!
-//! All of it lies in `$XDG_CACHE_HOME/umvu`, or `~/.cache/umvu`, and may be removed at any time; where that cannot be
-//! written, it goes to `$TMPDIR`.
+//! What is kept on the host's disk: compressed archives as they are when unpacked. Knows no format.
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
+use umvu_backing::{directory, fresh_name};
 
 use crate::source::Source;
 
@@ -21,30 +15,6 @@ use crate::source::Source;
 const WORTH_KEEPING: u64 = 1 << 20;
 /// Unpacked archives that were not used for so long go.
 const AGE_MAX: Duration = Duration::from_secs(14 * 24 * 60 * 60);
-
-static SERIAL: AtomicU64 = AtomicU64::new(0);
-
-/// A name that nobody else uses.
-fn fresh_name() -> String {
-    format!("{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Makes the directory for things of one kind.
-fn directory(kind: &str) -> io::Result<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
-    let home = set("HOME").map(|home| home.join(".cache"));
-    let bases = [set("XDG_CACHE_HOME").filter(|base| base.is_absolute()), home, Some(std::env::temp_dir())];
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for base in bases.into_iter().flatten() {
-        let path = base.join("umvu").join(kind);
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        match made.and_then(|()| Ok(rustix::fs::access(&path, rustix::fs::Access::WRITE_OK)?)) {
-            Ok(()) => return Ok(path),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
 
 /// What is known of a compressed source.
 pub enum Kept {
@@ -150,64 +120,6 @@ impl Drop for Unpacked {
     fn drop(&mut self) {
         if let Some((part, _)) = &self.paths {
             let _ = std::fs::remove_file(part);
-        }
-    }
-}
-
-/// A directory of this process alone, which goes with it.
-pub struct Private {
-    fd: OwnedFd,
-    path: PathBuf,
-}
-
-impl Private {
-    /// Makes one, and removes those of processes that were killed.
-    ///
-    /// # Errors
-    /// The host's.
-    pub fn new() -> io::Result<Self> {
-        let base = directory("open")?;
-        remove_abandoned(&base);
-        let path = base.join(fresh_name());
-        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&path, flags, Mode::empty())?;
-        // Says that it is in use for as long as this process lives.
-        rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { fd, path: path.canonicalize()? })
-    }
-
-    /// The directory.
-    pub fn fd(&self) -> &OwnedFd {
-        &self.fd
-    }
-
-    /// Its path on the host.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Private {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            tracing::debug!(%error, directory = ?self.path, "private directory not removed");
-        }
-    }
-}
-
-fn remove_abandoned(base: &Path) {
-    let Ok(entries) = std::fs::read_dir(base) else { return };
-    for entry in entries.flatten() {
-        let owner = entry.file_name().to_str().and_then(|name| name.split('-').next()?.parse::<u32>().ok());
-        // Neither a process with that number, nor one in another container, holds it.
-        let Some(pid) = owner.filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()) else { continue };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let Ok(held) = rustix::fs::open(entry.path(), flags, Mode::empty()) else { continue };
-        if rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            if let Err(error) = std::fs::remove_dir_all(entry.path()) {
-                tracing::debug!(pid, %error, "abandoned directory not removed");
-            }
         }
     }
 }

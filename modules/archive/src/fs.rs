@@ -3,15 +3,14 @@
 
 use std::any::Any;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
+use umvu_backing::Private;
 use umvu_interface::{Errno, Filesystem, FsStat, Inode, InodeRef, Result, Stat};
 
-use crate::cache::Private;
 use crate::entry::{Data, Extent};
 use crate::inode::Object;
 use crate::open::Contents;
@@ -168,10 +167,7 @@ impl ArchiveFs {
 
     /// Finds the object whose content a file of the host holds.
     fn of_host(&self, host_path: &[u8]) -> Option<NodeId> {
-        let directory = self.backing.get()?.path().as_os_str().as_bytes();
-        let name = host_path.strip_prefix(directory)?.strip_prefix(b"/")?;
-        let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
-        let ino: u32 = std::str::from_utf8(name).ok()?.parse().ok()?;
+        let ino = u32::try_from(self.backing.get()?.number_of(host_path)?).ok()?;
         let id = ino.checked_sub(1)?;
         self.tree.node(id).is_some().then_some(id)
     }

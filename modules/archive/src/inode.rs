@@ -4,10 +4,10 @@ use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::OFlags;
+use umvu_backing::open_device;
 use umvu_interface::{
-    Caller, Creation, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, Opened, RemoveKind, RenameFlags,
-    Result, SetAttr, Stat, XattrSet,
+    Caller, Creation, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, Opened, Result, Stat,
 };
 
 use crate::fs::{ino, ArchiveFs};
@@ -31,36 +31,6 @@ impl Object {
     fn child_of(&self, directory: NodeId, name: &[u8]) -> Result<NodeId> {
         let entries = self.fs.node(directory)?.entries().ok_or(Errno::NOTDIR)?;
         entries.get(name).copied().ok_or(Errno::NOENT)
-    }
-
-    /// What a change of an entry is refused with.
-    fn refused<T>(&self) -> Result<T> {
-        match self.fs.node(self.id)?.entries() {
-            Some(_) => Err(Errno::ROFS),
-            None => Err(Errno::NOTDIR),
-        }
-    }
-}
-
-/// The devices that every user may open anyway.
-const DEVICES: [(u32, u32, &str); 7] = [
-    (1, 3, "/dev/null"),
-    (1, 5, "/dev/zero"),
-    (1, 7, "/dev/full"),
-    (1, 8, "/dev/random"),
-    (1, 9, "/dev/urandom"),
-    (5, 0, "/dev/tty"),
-    (5, 2, "/dev/ptmx"),
-];
-
-fn open_device(rdev: u64, flags: OFlags) -> Result<OwnedFd> {
-    let wanted = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
-    let path = DEVICES.iter().find(|(major, minor, _)| (*major, *minor) == wanted).ok_or(Errno::NXIO)?.2;
-    let fd = rustix::fs::open(path, (flags - OFlags::TRUNC) | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())?;
-    let stat = rustix::fs::fstat(&fd)?;
-    match FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rdev {
-        true => Ok(fd),
-        false => Err(Errno::NXIO),
     }
 }
 
@@ -144,12 +114,8 @@ impl Inode for Object {
         }
     }
 
-    fn create_open(&self, _: &Caller<'_>, _: &Name, _: u32, _: OFlags) -> Result<(InodeRef, Opened)> {
-        self.refused()
-    }
-
-    fn tmpfile(&self, _: &Caller<'_>, _: u32, _: OFlags) -> Result<Opened> {
-        self.refused()
+    fn refusal(&self) -> Errno {
+        Errno::ROFS
     }
 
     fn readlink(&self) -> Result<Vec<u8>> {
@@ -159,22 +125,6 @@ impl Inode for Object {
         }
     }
 
-    fn link(&self, _: &Caller<'_>, _: &Name, _: &InodeRef) -> Result<()> {
-        self.refused()
-    }
-
-    fn remove(&self, _: &Caller<'_>, _: &Name, _: RemoveKind) -> Result<()> {
-        self.refused()
-    }
-
-    fn rename(&self, _: &Caller<'_>, _: &Name, _: &InodeRef, _: &Name, _: RenameFlags) -> Result<()> {
-        self.refused()
-    }
-
-    fn set_attr(&self, _: &Caller<'_>, _: &SetAttr) -> Result<()> {
-        Err(Errno::ROFS)
-    }
-
     fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
         let xattrs = &self.fs.node(self.id)?.xattrs;
         // The last of several is the one that counts.
@@ -182,19 +132,11 @@ impl Inode for Object {
         value.ok_or(Errno::NODATA)
     }
 
-    fn set_xattr(&self, _: &Caller<'_>, _: &[u8], _: &[u8], _: XattrSet) -> Result<()> {
-        Err(Errno::ROFS)
-    }
-
     fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
         let mut names: Vec<Vec<u8>> = self.fs.node(self.id)?.xattrs.iter().map(|(name, _)| name.to_vec()).collect();
         names.sort();
         names.dedup();
         Ok(names)
-    }
-
-    fn remove_xattr(&self, _: &Caller<'_>, _: &[u8]) -> Result<()> {
-        Err(Errno::ROFS)
     }
 
     fn read_dir(&self) -> Result<Vec<DirEntry>> {

@@ -156,6 +156,10 @@ pub fn add(call: &Call, made: Made, covered: Location, target: &[u8]) -> Result<
 fn is_already_there(mount: &Mount, covered: &Location) -> bool {
     /// `STATX_ATTR_MOUNT_ROOT`.
     const MOUNT_ROOT: u64 = 0x2000;
+    // A bind by a module is no file system of its own, and who serves a new one may not be ready to be asked.
+    if mount.module.is_some() {
+        return false;
+    }
     let (Ok(new), Ok(old)) = (mount.root.stat(), covered.inode.stat()) else { return false };
     let is_root = match covered.mount.kind {
         MountKind::Host => old.attributes & MOUNT_ROOT != 0,
@@ -163,11 +167,7 @@ fn is_already_there(mount: &Mount, covered: &Location) -> bool {
     };
     // The procfs of a pid namespace is another one than that of the next.
     let pids = |inode: &InodeRef| inode.as_any().downcast_ref::<ProcInode>().and_then(|p| p.namespace().cloned());
-    // A bind by a module is no file system of its own.
-    pids(&mount.root) == pids(&covered.inode)
-        && mount.module.is_none()
-        && is_root
-        && (new.dev, new.ino) == (old.dev, old.ino)
+    pids(&mount.root) == pids(&covered.inode) && is_root && (new.dev, new.ino) == (old.dev, old.ino)
 }
 
 /// Makes a file system that needs no module.

@@ -4,10 +4,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use umvu_interface::{
-    Caller, Creation, DirEntry, Errno, Filesystem, FsStat, Inode, InodeRef, Name, OFlags, Opened, RemoveKind,
-    RenameFlags, Result, SetAttr, Stat, XattrSet,
-};
+use umvu_interface::{Caller, Errno, Filesystem, FsStat, Inode, InodeRef, Name, OFlags, Opened, Result, Stat};
 
 use super::Namespace;
 use crate::mount::{Mount, MountKind, NewMount, Origin, Superblock};
@@ -92,63 +89,6 @@ impl Inode for NsInode {
     fn open(&self, _: &Caller<'_>, _: OFlags) -> Result<Opened> {
         // A descriptor of it is made where descriptors of what the kernel does not have are made.
         Err(Errno::NXIO)
-    }
-
-    fn create(&self, _: &Caller<'_>, _: &Name, _: &Creation<'_>) -> Result<InodeRef> {
-        Err(Errno::PERM)
-    }
-
-    fn create_open(&self, _: &Caller<'_>, _: &Name, _: u32, _: OFlags) -> Result<(InodeRef, Opened)> {
-        Err(Errno::PERM)
-    }
-
-    fn readlink(&self) -> Result<Vec<u8>> {
-        Err(Errno::INVAL)
-    }
-
-    fn link(&self, _: &Caller<'_>, _: &Name, _: &InodeRef) -> Result<()> {
-        Err(Errno::PERM)
-    }
-
-    fn remove(&self, _: &Caller<'_>, _: &Name, _: RemoveKind) -> Result<()> {
-        Err(Errno::PERM)
-    }
-
-    fn rename(&self, _: &Caller<'_>, _: &Name, _: &InodeRef, _: &Name, _: RenameFlags) -> Result<()> {
-        Err(Errno::PERM)
-    }
-
-    fn set_attr(&self, _: &Caller<'_>, _: &SetAttr) -> Result<()> {
-        // Its superblock is the kernel's, and no user owns it.
-        Err(Errno::PERM)
-    }
-
-    fn get_xattr(&self, _: &[u8]) -> Result<Vec<u8>> {
-        Err(Errno::OPNOTSUPP)
-    }
-
-    fn set_xattr(&self, _: &Caller<'_>, _: &[u8], _: &[u8], _: XattrSet) -> Result<()> {
-        Err(Errno::OPNOTSUPP)
-    }
-
-    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
-        Ok(Vec::new())
-    }
-
-    fn remove_xattr(&self, _: &Caller<'_>, _: &[u8]) -> Result<()> {
-        Err(Errno::OPNOTSUPP)
-    }
-
-    fn read_dir(&self) -> Result<Vec<DirEntry>> {
-        Err(Errno::NOTDIR)
-    }
-
-    fn host_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn kernel_checks(&self) -> bool {
-        false
     }
 }
 

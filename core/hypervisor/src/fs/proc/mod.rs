@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use umvu_interface::{
-    Caller, Creation, DirEntry, Errno, FileKind, Filesystem, FsStat, Inode, InodeRef, Name, Opened, RemoveKind,
-    RenameFlags, Result, SetAttr, Stat, Timestamp, XattrSet,
+    Caller, Creation, DirEntry, Errno, FileKind, Filesystem, FsStat, Inode, InodeRef, Name, Opened, Result, SetAttr,
+    Stat, Timestamp,
 };
 
 use crate::mount::Location;
@@ -265,18 +265,6 @@ impl Inode for ProcInode {
         }
     }
 
-    fn link(&self, _: &Caller<'_>, _: &Name, _: &InodeRef) -> Result<()> {
-        Err(Errno::PERM)
-    }
-
-    fn remove(&self, _: &Caller<'_>, _: &Name, _: RemoveKind) -> Result<()> {
-        Err(Errno::PERM)
-    }
-
-    fn rename(&self, _: &Caller<'_>, _: &Name, _: &InodeRef, _: &Name, _: RenameFlags) -> Result<()> {
-        Err(Errno::PERM)
-    }
-
     fn set_attr(&self, _: &Caller<'_>, change: &SetAttr) -> Result<()> {
         if change.uid.is_some() || change.gid.is_some() {
             return Err(Errno::PERM);
@@ -285,22 +273,6 @@ impl Inode for ProcInode {
             Some(mode) => rustix::fs::chmod(crate::guest::proc_path(self.fd()), Mode::from_raw_mode(mode)),
             None => Ok(()),
         }
-    }
-
-    fn get_xattr(&self, _: &[u8]) -> Result<Vec<u8>> {
-        Err(Errno::OPNOTSUPP)
-    }
-
-    fn set_xattr(&self, _: &Caller<'_>, _: &[u8], _: &[u8], _: XattrSet) -> Result<()> {
-        Err(Errno::OPNOTSUPP)
-    }
-
-    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
-        Ok(Vec::new())
-    }
-
-    fn remove_xattr(&self, _: &Caller<'_>, _: &[u8]) -> Result<()> {
-        Err(Errno::OPNOTSUPP)
     }
 
     fn read_dir(&self) -> Result<Vec<DirEntry>> {
