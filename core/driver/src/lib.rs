@@ -8,8 +8,10 @@
 
 mod driver;
 mod file;
+mod source;
 mod storage;
 
 pub use driver::{Driver, Found, NewNode, NodeId, Told, FOREVER, ROOT};
 pub use file::{Contents, Keep, OpenFile, Range};
+pub use source::{open_source, DeviceStorage, Use};
 pub use storage::{FileStorage, Storage};

@@ -35,6 +35,14 @@ pub trait Storage: Send + Sync {
         let _ = (offset, length);
         Ok(())
     }
+
+    /// Writes zeros.
+    ///
+    /// # Errors
+    /// Those of [`Storage::write_at`].
+    fn zero(&self, offset: u64, length: u64) -> Result<()> {
+        write_zeros(self, offset, length)
+    }
 }
 
 /// A file of the host, or a piece of one.
@@ -101,6 +109,32 @@ impl Storage for FileStorage {
             other => other,
         }
     }
+
+    fn zero(&self, offset: u64, length: u64) -> Result<()> {
+        if self.is_read_only {
+            return Err(Errno::ROFS);
+        }
+        let size = usize::try_from(length).map_err(|_| Errno::IO)?;
+        let at = self.place(offset, size)?;
+        let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, flags, at, length) {
+            Err(Errno::OPNOTSUPP | Errno::NODEV) => write_zeros(self, offset, length),
+            other => other,
+        }
+    }
+}
+
+/// Writes zeros where there is no quicker way.
+fn write_zeros<S: Storage + ?Sized>(storage: &S, offset: u64, length: u64) -> Result<()> {
+    const CHUNK: u64 = 1 << 20;
+    let zeros = vec![0; usize::try_from(length.min(CHUNK)).unwrap_or(0)];
+    let mut done = 0;
+    while done < length {
+        let size = usize::try_from((length - done).min(CHUNK)).map_err(|_| Errno::IO)?;
+        storage.write_at(offset.checked_add(done).ok_or(Errno::IO)?, &zeros[..size])?;
+        done += size as u64;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -126,6 +160,17 @@ mod tests {
         storage.write_at(4, b"x").unwrap();
         storage.read_at(0, &mut all).unwrap();
         assert_eq!(&all, b"2345x");
+    }
+
+    #[test]
+    fn zeros_are_written_in_the_piece_alone() {
+        let storage = storage();
+        storage.zero(1, 2).unwrap();
+        write_zeros(&storage, 4, 1).unwrap();
+        let mut all = [0; 5];
+        storage.read_at(0, &mut all).unwrap();
+        assert_eq!(&all, b"2\0\x005\0");
+        assert_eq!(storage.zero(4, 2), Err(Errno::IO));
     }
 
     #[test]

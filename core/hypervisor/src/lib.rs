@@ -8,6 +8,7 @@
 
 mod abi;
 mod abi_i386;
+mod additions;
 mod call;
 mod carried;
 mod children;

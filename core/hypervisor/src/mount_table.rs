@@ -41,6 +41,8 @@ pub struct MountTable {
     crossed: HashMap<u64, usize>,
     /// Mounts that are no longer, or not yet, in the tree and may still be used.
     detached: Vec<Arc<Mount>>,
+    /// Mounts that add names to directories they do not cover, oldest first.
+    adding: Vec<Arc<Mount>>,
 }
 
 /// As many mounts a view may have, so that a guest that binds a tree into itself over and over comes to an end.
@@ -59,6 +61,7 @@ impl MountTable {
             over_name: HashMap::new(),
             crossed: HashMap::new(),
             detached: Vec::new(),
+            adding: Vec::new(),
         }
     }
 
@@ -75,6 +78,11 @@ impl MountTable {
     /// Mounts that were taken out of the tree, or are not in it yet, and may still be used.
     pub fn detached(&self) -> &[Arc<Mount>] {
         &self.detached
+    }
+
+    /// The mounts that add names to directories they do not cover, oldest first.
+    pub fn adding(&self) -> &[Arc<Mount>] {
+        &self.adding
     }
 
     /// The mounts whose open files have a mark, newest first.
@@ -206,6 +214,9 @@ impl MountTable {
             self.over_name.entry((covered.mount.id, name.clone())).or_default().push((id, mount.clone()));
             *self.crossed.entry(covered.mount.id).or_default() += 1;
         }
+        if crate::additions::adds(&mount, &covered) {
+            self.adding.push(mount.clone());
+        }
         self.attached.insert(mount.id, Attachment { covered, name });
         Ok(())
     }
@@ -224,6 +235,7 @@ impl MountTable {
     pub fn detach(&mut self, mount: &Mount) {
         let Some(attachment) = self.attached.remove(&mount.id) else { return };
         self.mounts.retain(|m| m.id != mount.id);
+        self.adding.retain(|m| m.id != mount.id);
         let below = attachment.covered.mount.id;
         if attachment.name.is_empty() {
             self.over_root.remove(&below);

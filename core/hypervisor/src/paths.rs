@@ -1,6 +1,6 @@
 //! Where a place is: the directory above it, and its path as processes see it. Knows nothing of how it was found.
 
-use umvu_interface::{Errno, Result};
+use umvu_interface::{Errno, FileKind, Result};
 
 use crate::mount::{Location, MountTable};
 
@@ -29,8 +29,17 @@ pub fn path_of(table: &MountTable, root: &Location, place: &Location) -> Result<
     let mut tail: Vec<u8> = Vec::new();
     let mut at = place.clone();
     let root_in_mount = root.inode.path()?;
+    // What is to be appended to the name of a mount point.
+    let mut suffix: Vec<u8> = Vec::new();
     loop {
-        let path = at.inode.path()?;
+        let path = [at.inode.path()?, std::mem::take(&mut suffix)].concat();
+        // An outpost somewhere else in the view: Filesystem::outpost.
+        if path.first() == Some(&b'/') {
+            let base =
+                if root.inode.id()? == table.root().inode.id()? { Vec::new() } else { path_from_bottom(table, root)? };
+            let below = path.strip_prefix(&base[..]).filter(|below| below.first() == Some(&b'/'));
+            return Ok(below.map(|below| [below, &tail[..]].concat()));
+        }
         if at.mount.id == root.mount.id {
             if let Some(inside) = strip_prefix(&path, &root_in_mount) {
                 prepend(&mut tail, inside);
@@ -41,7 +50,11 @@ pub fn path_of(table: &MountTable, root: &Location, place: &Location) -> Result<
             }
         }
         let base = at.mount.root.path()?;
-        prepend(&mut tail, strip_prefix(&path, &base).ok_or(Errno::NOENT)?);
+        if at.mount.filesystem.has_outposts() && at.mount.root.kind()? != FileKind::Directory {
+            suffix = path;
+        } else {
+            prepend(&mut tail, strip_prefix(&path, &base).ok_or(Errno::NOENT)?);
+        }
         match table.attachment(&at.mount) {
             Some(attachment) => at = attachment.covered.clone(),
             None => return Ok(None),

@@ -2,8 +2,9 @@
 //! Knows nothing of what is done with the result.
 
 use bitflags::bitflags;
-use umvu_interface::{may_access, Access, Credentials, Errno, FileKind, InodeRef, MountFlags, Name, Result, Stat};
+use umvu_interface::{may_access, Access, Credentials, Errno, FileKind, MountFlags, Name, Result, Stat};
 
+use crate::additions;
 use crate::fs::proc::{Jump, ProcInode};
 use crate::listing;
 use crate::mount::{Location, MountKind, MountTable};
@@ -315,6 +316,8 @@ impl Walk<'_> {
         }
         let inode = match self.at.inode.lookup_path(rest) {
             Err(Errno::LOOP) => return Ok(None),
+            // A mount may add one of the names.
+            Err(Errno::NOENT) if !self.resolver.table.adding().is_empty() => return Ok(None),
             other => other?,
         };
         let kind = inode.kind()?;
@@ -384,9 +387,11 @@ impl Walk<'_> {
     }
 
     fn child(&self, name: &Name) -> Result<Location> {
-        let inode: InodeRef = self.at.inode.lookup(name)?;
-        let found = Location { mount: self.at.mount.clone(), inode };
-        let entered = self.resolver.table.enter(found, name.as_bytes())?;
+        let table = self.resolver.table;
+        let entered = match self.at.inode.lookup(name) {
+            Err(Errno::NOENT) => additions::find(table, &self.at, name.as_bytes())?,
+            found => table.enter(Location { mount: self.at.mount.clone(), inode: found? }, name.as_bytes())?,
+        };
         self.crossed(&entered)?;
         Ok(entered)
     }

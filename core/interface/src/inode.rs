@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use rustix::fs::OFlags;
 
-use crate::{Caller, Ending, Errno, MountError, Name, Program, ProgramClaim, Result, TextFile};
+use crate::{Caller, Ending, Errno, MountError, Name, OpenDevice, Program, ProgramClaim, Result, TextFile};
 
 /// A shared inode.
 pub type InodeRef = Arc<dyn Inode>;
@@ -271,17 +271,19 @@ pub enum Opened {
     File(OwnedFd),
     /// A text that was made for the one who opens it.
     Text(TextFile),
+    /// A device whose calls are answered one by one.
+    Device(Arc<dyn OpenDevice>),
 }
 
 impl Opened {
     /// Gives the descriptor of a file.
     ///
     /// # Errors
-    /// - `EOPNOTSUPP`: it is a text.
+    /// - `EOPNOTSUPP`: it is none.
     pub fn into_file(self) -> Result<OwnedFd> {
         match self {
             Self::File(fd) => Ok(fd),
-            Self::Text(_) => Err(Errno::OPNOTSUPP),
+            Self::Text(_) | Self::Device(_) => Err(Errno::OPNOTSUPP),
         }
     }
 }
@@ -343,7 +345,8 @@ pub trait Inode: Send + Sync + Any {
     fn path(&self) -> Result<Vec<u8>>;
 
     /// Opens an object that is not a directory and not a symbolic link, without creating. `flags` has no
-    /// `O_CREAT`, `O_EXCL`, `O_PATH`; the descriptor is close-on-exec on the supervisor's side.
+    /// `O_CREAT` and `O_PATH`, and `O_EXCL` only for a block device, which it claims for who opens it; the descriptor is
+    /// close-on-exec on the supervisor's side.
     fn open(&self, caller: &Caller<'_>, flags: OFlags) -> Result<Opened>;
 
     /// Makes a new entry in a directory.
@@ -561,6 +564,32 @@ pub trait Filesystem: Send + Sync + Any {
 
     /// Whether it may claim programs: only then it is asked.
     fn claims_programs(&self) -> bool {
+        false
+    }
+
+    /// Whether it shows objects outside of its own tree: only then it is asked for them.
+    fn has_outposts(&self) -> bool {
+        false
+    }
+
+    /// Finds an object that it shows under a name in a directory outside of its tree, which is given by device and inode
+    /// number and has no such name itself.
+    ///
+    /// [`Inode::path`] of such an object is an absolute path, or, if it is beside a mount point that is no directory, what
+    /// is appended to the name of that.
+    fn outpost(&self, directory: (u64, u64), name: &[u8]) -> Option<InodeRef> {
+        let _ = (directory, name);
+        None
+    }
+
+    /// Lists the objects that it shows in a directory outside of its tree.
+    fn outposts(&self, directory: (u64, u64)) -> Vec<DirEntry> {
+        let _ = directory;
+        Vec::new()
+    }
+
+    /// Whether something that no process has open keeps it from being unmounted, as a file system on a device does.
+    fn is_in_use(&self) -> bool {
         false
     }
 

@@ -7,6 +7,7 @@ mod access;
 mod blocking;
 mod caller;
 mod control;
+mod device;
 mod ending;
 mod inode;
 mod module;
@@ -20,6 +21,7 @@ pub use access::{may_access, may_delete, Access};
 pub use blocking::{blocking, on_blocking};
 pub use caller::{Caller, Capabilities, Credentials, Ids, Origin};
 pub use control::{Control, TextFile, CONTROL_MAX};
+pub use device::{Asker, OpenDevice};
 pub use ending::Ending;
 pub use inode::{
     BindSocket, Creation, DirEntry, FileKind, Filesystem, FsStat, Inode, InodeRef, Opened, RemoveKind, RenameFlags,

@@ -202,6 +202,11 @@ pub trait FilesystemType: Send + Sync {
         true
     }
 
+    /// Whether a mount point that does not exist comes to be with the mount, and goes with it.
+    fn makes_mount_point(&self) -> bool {
+        false
+    }
+
     /// Mounts.
     fn mount(&self, request: &MountRequest<'_>, world: &dyn World) -> core::result::Result<Mounted, MountError>;
 }

@@ -1,11 +1,15 @@
-//! Texts that guests have open, and files whose writes are answered by their file system.
+//! Files that guests have open and that the kernel does not have: texts, files whose writes are answered by their file
+//! system, and devices.
 //!
-//! The filter lets write(2) through, so a guest with such a descriptor is traced for as long as it has it: `watch`.
-//! What it has is a sealed memfd with the text in it: a write that nobody sees fails with `EPERM`. Knows no particular
-//! file.
+//! The filter lets read(2) and write(2) through, so a guest with such a descriptor is traced for as long as it has it:
+//! `watch`. `transfer` reads what a call is from its registers; `text` and `device` answer it. What the guest has is a
+//! sealed memfd: with the text in it, or, for a device, empty, which keeps the position. A write that nobody sees fails
+//! with `EPERM`, and a read of a device finds its end. Knows no particular file.
 
+mod device;
+mod text;
+mod transfer;
 mod watch;
-mod write;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -13,28 +17,51 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustix::fs::{inotify, MemfdFlags, Mode, OFlags, SealFlags};
-use umvu_interface::{Control, Errno, Result, TextFile};
+use umvu_interface::{Control, Errno, OpenDevice, Result, TextFile};
 use umvu_sys::redirect::Regs;
 use umvu_sys::seccomp::CloseOnExec;
 
 use crate::call::{Call, Fail, Outcome, Reply};
 use crate::mount::Location;
 
-/// An open text.
-pub struct OpenText {
-    /// The file.
+pub use device::ioctl;
+use device::DeviceFile;
+
+/// An open file of these.
+pub struct OpenFile {
+    /// What was opened.
     pub location: Location,
-    /// Who takes what is written.
-    pub control: Option<Arc<dyn Control>>,
+    /// Who answers its calls.
+    served: Served,
+}
+
+/// Who answers the calls of an open file.
+enum Served {
+    /// The kernel, all of them: it is a text that was opened for reading.
+    Kernel,
+    /// Its file system, those that write.
+    Control(Arc<dyn Control>),
+    /// A device.
+    Device(DeviceFile),
+}
+
+impl OpenFile {
+    /// Whether those who have it must be watched.
+    fn is_watched(&self) -> bool {
+        match self.served {
+            Served::Kernel => false,
+            Served::Control(_) | Served::Device(_) => true,
+        }
+    }
 }
 
 /// What is done to the registers of a thread when it has returned from its call.
 type AtReturn = Box<dyn FnOnce(&Regs) -> Regs + Send>;
 
-/// All open texts, and the threads that are traced for one.
+/// All open files of these, and the threads that are traced for one.
 pub struct Controls {
     inotify: OwnedFd,
-    by_inode: DashMap<(u64, u64), Arc<OpenText>>,
+    by_inode: DashMap<(u64, u64), Arc<OpenFile>>,
     by_watch: DashMap<i32, (u64, u64)>,
     watched: DashMap<u32, Mutex<Option<AtReturn>>>,
 }
@@ -54,12 +81,17 @@ impl Controls {
         })
     }
 
-    /// Finds an open text, given the `stat` numbers of its descriptor.
-    pub fn find(&self, dev: u64, ino: u64) -> Option<Arc<OpenText>> {
+    /// Whether nobody has such a file open.
+    pub fn is_empty(&self) -> bool {
+        self.by_inode.is_empty()
+    }
+
+    /// Finds an open file, given the `stat` numbers of its descriptor.
+    pub fn find(&self, dev: u64, ino: u64) -> Option<Arc<OpenFile>> {
         self.by_inode.get(&(dev, ino)).map(|open| open.clone())
     }
 
-    /// Whether a text of a mount is open.
+    /// Whether such a file of a mount is open.
     pub fn any_in(&self, mount: u64) -> bool {
         self.collect();
         self.by_inode.iter().any(|open| open.location.mount.id == mount)
@@ -77,28 +109,31 @@ impl Controls {
         }
     }
 
-    /// Makes a descriptor of a text.
-    fn make(&self, place: &Location, text: &TextFile, flags: OFlags) -> Result<OwnedFd> {
+    /// Makes a descriptor with `content` in it.
+    fn make(&self, place: &Location, content: &[u8], served: Served, flags: OFlags) -> Result<OwnedFd> {
         self.collect();
         let file = rustix::fs::memfd_create("umvu:text", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        let mut rest = &text.content[..];
+        let mut rest = content;
         while !rest.is_empty() {
             rest = &rest[rustix::io::write(&file, rest)?..];
         }
         rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
         let path = crate::guest::proc_path(file.as_fd());
-        let kept = OFlags::ACCMODE | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOATIME;
+        let kept = OFlags::ACCMODE | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOATIME | OFlags::SYNC | OFlags::DSYNC;
         let opened = rustix::fs::open(&path, (flags & kept) | OFlags::CLOEXEC, Mode::empty())?;
         let stat = rustix::fs::fstat(&opened)?;
         let watch = inotify::add_watch(&self.inotify, &path, inotify::WatchFlags::DELETE_SELF)?;
-        let open = OpenText { location: place.clone(), control: text.control.clone() };
+        let open = OpenFile { location: place.clone(), served };
         self.by_inode.insert((stat.st_dev, stat.st_ino), Arc::new(open));
         self.by_watch.insert(watch, (stat.st_dev, stat.st_ino));
         Ok(opened)
     }
 
-    /// Forgets texts whose last descriptor was closed.
-    fn collect(&self) {
+    /// Forgets files whose last descriptor was closed.
+    pub fn collect(&self) {
+        if self.by_watch.is_empty() {
+            return;
+        }
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
         while let Ok(event) = reader.next() {
@@ -107,17 +142,53 @@ impl Controls {
             }
         }
     }
+
+    /// Whether a thread has a descriptor for which it is watched.
+    fn watches(&self, tid: u32) -> bool {
+        let Ok(descriptors) = std::fs::read_dir(format!("/proc/{tid}/fd")) else { return false };
+        descriptors.flatten().any(|entry| {
+            let Ok(stat) = rustix::fs::stat(entry.path()) else { return false };
+            self.find(stat.st_dev, stat.st_ino).is_some_and(|open| open.is_watched())
+        })
+    }
 }
 
 /// Opens a text for a guest; one with a control has the guest watched.
 ///
 /// # Errors
-/// - `EPERM`: the file takes writes, and the guest is traced by somebody else.
-/// - `EMFILE`, `ENFILE`, `ENOMEM`: the host's.
+/// Those of [`open_device`].
 pub fn open(call: &Call, place: &Location, text: &TextFile, flags: OFlags, cloexec: CloseOnExec) -> Outcome {
+    let served = text.control.clone().map_or(Served::Kernel, Served::Control);
+    hand_out(call, place, &text.content, served, flags, cloexec)
+}
+
+/// Opens a device for a guest, and has it watched.
+///
+/// # Errors
+/// - `EPERM`: the guest is traced by somebody else.
+/// - `EMFILE`, `ENFILE`, `ENOMEM`: the host's.
+pub fn open_device(
+    call: &Call,
+    place: &Location,
+    device: Arc<dyn OpenDevice>,
+    flags: OFlags,
+    cloexec: CloseOnExec,
+) -> Outcome {
+    hand_out(call, place, b"", Served::Device(DeviceFile::new(device, flags)), flags, cloexec)
+}
+
+fn hand_out(
+    call: &Call,
+    place: &Location,
+    content: &[u8],
+    served: Served,
+    flags: OFlags,
+    cloexec: CloseOnExec,
+) -> Outcome {
     let controls = &call.supervisor.controls;
-    let fd = controls.make(place, text, flags)?;
-    if text.control.is_none() || controls.watched.contains_key(&call.tid()) {
+    let is_watched = !matches!(served, Served::Kernel);
+    let fd = controls.make(place, content, served, flags)?;
+    if !is_watched || controls.watched.contains_key(&call.tid()) {
         return Ok(Reply::Descriptor(fd, cloexec));
     }
     let name = place.inode.path().unwrap_or_default();
@@ -133,7 +204,7 @@ pub fn open(call: &Call, place: &Location, text: &TextFile, flags: OFlags, cloex
                 tid = call.tid(),
                 file = %name.escape_ascii(),
                 %errno,
-                "not opened for writing: the process is traced by another"
+                "not opened: the process is traced by another"
             );
             Err(errno.into())
         }

@@ -1,5 +1,5 @@
-//! The thread that traces guests for as long as they have a descriptor whose writes are answered. Knows nothing of what
-//! is written.
+//! The thread that traces guests for as long as they have a descriptor whose calls are answered. Knows nothing of what
+//! they are.
 //!
 //! Between its calls a watched guest runs natively, and those that are notified are served by the workers as ever;
 //! registers that a worker wants changed are changed here, where the thread's tracer is.
@@ -11,7 +11,7 @@ use umvu_interface::{Errno, Result};
 use umvu_sys::redirect::Regs;
 use umvu_sys::tracer::{Event, Tracer};
 
-use super::write::{self, Writing};
+use super::transfer::Transfer;
 use crate::call::Call;
 
 /// A watch over the processes that share descriptors with one, and their descendants.
@@ -107,16 +107,16 @@ impl<'a> Watch<'a> {
         self.opener.supervisor.controls.watched.remove(&tid);
     }
 
-    /// A thread begins a call: one that writes to a control is answered here, and the kernel is given one to the
+    /// A thread begins a call: one through such a descriptor is answered here, and the kernel is given one to the
     /// same effect on registers that fails.
     fn begins(&mut self, tid: u32) -> Result<()> {
         let regs = self.tracer.regs(tid)?;
         let mut instead = None;
-        if let Some(writing) = Writing::of(&regs) {
-            if let Some(result) = write::answer(self.opener, tid, &writing) {
-                // No descriptor has this number, and the filter lets the call through.
+        if let Some(transfer) = Transfer::of(&regs) {
+            if let Some((result, argument)) = transfer.answer(self.opener, tid) {
+                // No descriptor has this number, and nothing but that comes of the call.
                 let mut harmless = regs;
-                *writing.descriptor_of(&mut harmless) = u64::MAX;
+                *argument.of(&mut harmless) = u64::MAX;
                 self.tracer.set_regs(tid, &harmless)?;
                 instead = Some(Box::new(Regs { rax: result, orig_rax: u64::MAX, ..regs }));
             }
@@ -142,7 +142,7 @@ impl<'a> Watch<'a> {
 
     /// Lets a thread go if its process has no descriptor left, and the others that share its table with it.
     fn go_on_or_away(&mut self, tid: u32) -> Result<()> {
-        if write::has_control(self.opener, tid) {
+        if self.opener.supervisor.controls.watches(tid) {
             self.leaving.remove(&tid);
             return self.tracer.go_on(tid, 0);
         }

@@ -7,6 +7,7 @@ use umvu_interface::{Access, Capabilities, DirEntry, Errno, FileKind, Result};
 use umvu_table::i386::{self, Abi};
 
 use crate::abi_i386;
+use crate::additions;
 use crate::call::{Call, Outcome, Reply, DONE};
 use crate::guest::PATH_MAX;
 use crate::handlers::open::permitted;
@@ -132,6 +133,9 @@ fn listing(call: &Call, open: &OpenDirectory, at: usize) -> Result<Arc<Vec<DirEn
     entries.push(dot(b".", own.ino));
     entries.push(dot(b"..", above.map_or(own.ino, |s| s.ino)));
     entries.extend(open.location.inode.read_dir()?);
+    let mut added = additions::entries(&call.table(), &open.location);
+    added.retain(|new| !entries.iter().any(|entry| entry.name == new.name));
+    entries.extend(added);
     let listing = Arc::new(entries);
     *kept = Some(listing.clone());
     Ok(listing)

@@ -13,6 +13,7 @@ pub mod exec;
 mod fifo;
 mod host;
 mod identity;
+mod ioctl;
 mod landlock;
 mod limit;
 mod lock;

@@ -149,16 +149,18 @@ fn of_process(call: &Call, pid: u32, wanted: u64) -> Result<Vec<Target>> {
     Ok(ORDER.into_iter().filter(|kind| wanted & kind.flag() != 0).map(target).collect())
 }
 
-/// `ioctl(fd, NS_GET_* | TIOC*, ...)`: `fs/nsfs.c`, and the requests of terminals that tell process groups. Others stay
-/// in the kernel.
-pub fn ioctl(call: &Call) -> Outcome {
-    const GET_USERNS: u32 = 0xb701;
-    const GET_PARENT: u32 = 0xb702;
-    const GET_NSTYPE: u32 = 0xb703;
-    const GET_OWNER_UID: u32 = 0xb704;
-    if !(GET_USERNS..=GET_OWNER_UID).contains(&call.u32(1)) {
-        return super::pid::terminal(call);
-    }
+const GET_USERNS: u32 = 0xb701;
+const GET_PARENT: u32 = 0xb702;
+const GET_NSTYPE: u32 = 0xb703;
+const GET_OWNER_UID: u32 = 0xb704;
+
+/// Whether a request of ioctl(2) is one of [`get`].
+pub fn is_get(request: u32) -> bool {
+    (GET_USERNS..=GET_OWNER_UID).contains(&request)
+}
+
+/// `ioctl(fd, NS_GET_*, ...)`: `fs/nsfs.c`.
+pub fn get(call: &Call) -> Outcome {
     let fd = call.take_fd(call.i32(0))?;
     let stat = rustix::fs::fstat(&fd)?;
     let Some(open) = call.supervisor.placeholders.find(stat.st_dev, stat.st_ino) else { return Ok(Reply::Continue) };

@@ -127,14 +127,23 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
     }
     let truncates = writes && flags.contains(OFlags::TRUNC);
     let strips = if truncates { stripped_mode(call, place)? } else { None };
-    let flags = flags & !(OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::DIRECTORY);
+    // Of a block device it is a claim: blkdev_open of block/fops.c.
+    let exclusive = if kind == FileKind::BlockDevice { OFlags::empty() } else { OFlags::EXCL };
+    let flags = flags & !(OFlags::CREATE | OFlags::NOFOLLOW | OFlags::DIRECTORY | exclusive);
     if kind == FileKind::Fifo && fifo::waits(flags) {
         return fifo::open(place, flags, move |place, opened| hand_out(place, opened, how));
     }
-    let opened = call.as_caller(|caller| place.inode.open(caller, flags))?;
-    if let Opened::Text(text) = opened {
-        return crate::control::open(call, place, &text, flags, how.close_on_exec());
+    if kind == FileKind::BlockDevice {
+        // What is closed claims nothing any more.
+        call.supervisor.controls.collect();
     }
+    let opened = match call.as_caller(|caller| place.inode.open(caller, flags))? {
+        Opened::Text(text) => return crate::control::open(call, place, &text, flags, how.close_on_exec()),
+        Opened::Device(device) => {
+            return crate::control::open_device(call, place, device, flags, how.close_on_exec());
+        }
+        opened @ Opened::File(_) => opened,
+    };
     if strips.is_some() {
         let change = SetAttr { mode: strips, ..SetAttr::default() };
         call.as_caller(|caller| place.inode.set_attr(caller, &change))?;
@@ -175,7 +184,7 @@ pub fn give_placeholder(call: &Call, place: &Location, fd: OwnedFd, close_on_exe
 }
 
 fn open_path(call: &Call, place: &Location, how: How, kind: FileKind) -> Outcome {
-    if !is_placeholder(place) || kind != FileKind::Directory {
+    if !is_placeholder(call, place) || kind != FileKind::Directory {
         if let Some(fd) = place.inode.host_fd() {
             return hand_over_path(call, place, rustix::io::fcntl_dupfd_cloexec(fd, 0)?, how);
         }
@@ -196,13 +205,15 @@ fn hand_over_path(call: &Call, place: &Location, fd: OwnedFd, how: How) -> Outco
 }
 
 /// Whether the descriptor of a directory is no real one: the kernel would list other names.
-fn is_placeholder(place: &Location) -> bool {
+fn is_placeholder(call: &Call, place: &Location) -> bool {
     let proc = place.inode.as_any().downcast_ref::<ProcInode>();
-    place.mount.kind == MountKind::Tree || proc.is_some_and(|inode| inode.namespace().is_some())
+    place.mount.kind == MountKind::Tree
+        || proc.is_some_and(|inode| inode.namespace().is_some())
+        || crate::additions::has(&call.table(), place)
 }
 
 fn open_directory(call: &Call, place: &Location, how: How) -> Outcome {
-    if is_placeholder(place) {
+    if is_placeholder(call, place) {
         let fd = call.supervisor.placeholders.make(place.clone(), how.flags)?;
         return Ok(Reply::Descriptor(fd, how.close_on_exec()));
     }

@@ -4,6 +4,7 @@ use umvu_interface::{
     may_access, may_delete, Access, Capabilities, Creation, Errno, FileKind, MountFlags, Name, RemoveKind, Result,
 };
 
+use crate::additions;
 use crate::call::{Call, EmptyPath, Outcome, Reply, DONE};
 use crate::mount::Location;
 use crate::protected;
@@ -26,8 +27,10 @@ pub fn search(call: &Call, directory: &Location) -> Result<()> {
 
 /// Finds an entry, and what is mounted on it.
 pub fn child(call: &Call, directory: &Location, name: &Name) -> Result<Location> {
-    let inode = directory.inode.lookup(name)?;
-    call.table().enter(Location { mount: directory.mount.clone(), inode }, name.as_bytes())
+    match directory.inode.lookup(name) {
+        Err(Errno::NOENT) => additions::find(&call.table(), directory, name.as_bytes()),
+        found => call.table().enter(Location { mount: directory.mount.clone(), inode: found? }, name.as_bytes()),
+    }
 }
 
 /// Whether the caller may make an entry: `may_create` of `fs/namei.c`, after the check for a read-only mount.
@@ -80,6 +83,9 @@ fn free_name(call: &Call, dirfd: i32, path: &[u8], is_directory: bool) -> Result
     search(call, &directory)?;
     match directory.inode.lookup(&name) {
         Ok(_) => return Err(Errno::EXIST),
+        Err(Errno::NOENT) if additions::find(&call.table(), &directory, name.as_bytes()).is_ok() => {
+            return Err(Errno::EXIST);
+        }
         Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno),
     }
@@ -287,7 +293,13 @@ fn remove(call: &Call, dirfd: i32, path: usize, kind: RemoveKind) -> Outcome {
     if directory.mount.flags().contains(MountFlags::READ_ONLY) {
         return Err(Errno::ROFS.into());
     }
-    let victim = directory.inode.lookup(&name)?;
+    let victim = match directory.inode.lookup(&name) {
+        // What a mount adds stays as long as that.
+        Err(Errno::NOENT) if additions::find(&call.table(), &directory, name.as_bytes()).is_ok() => {
+            return Err(Errno::BUSY.into());
+        }
+        found => found?,
+    };
     let victim_kind = victim.kind()?;
     if kind == RemoveKind::File && slash == TrailingSlash::Yes {
         let errno = if victim_kind == FileKind::Directory { Errno::ISDIR } else { Errno::NOTDIR };

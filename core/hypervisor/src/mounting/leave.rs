@@ -74,6 +74,9 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
         if in_use(call, &at.mount, counted) {
             return Err(busy(target, "a process uses it"));
         }
+        if at.mount.filesystem.is_in_use() {
+            return Err(busy(target, "something that is mounted uses it"));
+        }
     }
     at.mount.filesystem.sync().map_err(|errno| {
         let cause = umvu_interface::cause(errno);

@@ -21,11 +21,12 @@ use std::sync::Arc;
 
 use umvu_interface::{Capabilities, Errno, FileKind, InodeRef, MountError};
 
+use crate::additions::Absent;
 use crate::call::Call;
 use crate::fs::proc::ProcInode;
 use crate::mount::{Location, Mount, MountTable, Propagation};
 use crate::mount_table::MOUNTS_MAX;
-use crate::resolve::Last;
+use crate::resolve::{Last, LastComponent, Lookup, ResolveFlags, TrailingSlash};
 
 /// Result of a change of the mounts: an errno and a line for people.
 pub type Result<T> = core::result::Result<T, MountError>;
@@ -110,12 +111,19 @@ pub fn may_mount(call: &Call) -> Result<()> {
 /// - `EPERM`: not the root of the view
 /// - those of what is asked for
 pub fn mount(call: &Call, order: &Order<'_>) -> Result<()> {
-    let covered = place(call, order.target)?;
+    let wants_new = order.flags & (what::REMOUNT | what::BIND | what::MOVE) == 0;
+    let covered = match place(call, order.target) {
+        Err(error) if error.errno == Errno::NOENT && wants_new => {
+            absent_point(call, order.target, order.fstype).ok_or(error)?
+        }
+        found => found?,
+    };
     if order.flags & what::NOUSER != 0 {
         return Err(fail(order.target, Errno::INVAL));
     }
     may_mount(call)?;
     prune(call);
+    call.supervisor.controls.collect();
     let view = call.state.view.clone();
     let _change = view.change.lock();
     let flags = attributes::of_mount_call(order.flags, &covered);
@@ -196,6 +204,23 @@ pub fn reached(table: &MountTable, mount: &Arc<Mount>, depth: Depth) -> Vec<Arc<
 /// Finds what a path names, following links.
 pub fn place(call: &Call, path: &[u8]) -> Result<Location> {
     call.object(libc::AT_FDCWD, path, Last::Follow).map_err(|errno| fail(path, errno))
+}
+
+/// A mount point that does not exist, for a type that does without one; its directory does.
+pub fn absent_point(call: &Call, target: &[u8], fstype: Option<&[u8]>) -> Option<Location> {
+    let (_, fstype) = call.state.view.filesystem_type(fstype?)?;
+    if !fstype.makes_mount_point() {
+        return None;
+    }
+    let found = call.resolve(libc::AT_FDCWD, target, Last::Parent, ResolveFlags::empty()).ok()?;
+    match found {
+        Lookup::AtParent { directory, last: LastComponent::Name(name), slash: TrailingSlash::No }
+            if directory.inode.kind() == Ok(FileKind::Directory) =>
+        {
+            Some(Absent::below(&directory, &name))
+        }
+        _ => None,
+    }
 }
 
 /// Name of a place in its directory: mount points are found by it.

@@ -1,0 +1,127 @@
+//! What a file system or a disk is made of: the file or device of the view that a path led to. Knows no format.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::fs::FlockOperation;
+use umvu_interface::{may_access, Access, Caller, Errno, FileKind, InodeRef, OFlags, OpenDevice, Opened, Result};
+
+use crate::{FileStorage, Storage};
+
+/// What is to be done with a storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It is only read.
+    Read,
+    /// It is written too, and nobody else writes it meanwhile.
+    Write,
+}
+
+/// Opens a regular file or a block device as a storage. A file is locked as flock(2) does, for others or, if it is only
+/// read, for writers; a device is claimed as by `O_EXCL`.
+///
+/// # Errors
+/// - `ENOTBLK`: it is neither.
+/// - `EROFS`, `EACCES`, ...: as open(2).
+/// - `EBUSY`: somebody else uses it.
+pub fn open_source(inode: &InodeRef, caller: &Caller<'_>, use_: Use) -> Result<Arc<dyn Storage>> {
+    if !matches!(inode.kind()?, FileKind::Regular | FileKind::BlockDevice) {
+        return Err(Errno::NOTBLK);
+    }
+    if !inode.kernel_checks() {
+        let want = if use_ == Use::Write { Access::READ | Access::WRITE } else { Access::READ };
+        may_access(caller.credentials, &inode.stat()?, want)?;
+    }
+    let access = if use_ == Use::Write { OFlags::RDWR } else { OFlags::RDONLY };
+    let claim = if inode.kind()? == FileKind::BlockDevice { OFlags::EXCL } else { OFlags::empty() };
+    match inode.open(caller, access | claim | OFlags::CLOEXEC)? {
+        Opened::Device(device) => Ok(Arc::new(DeviceStorage::new(device, use_)?)),
+        Opened::File(fd) => {
+            let how = match use_ {
+                Use::Read => FlockOperation::NonBlockingLockShared,
+                Use::Write => FlockOperation::NonBlockingLockExclusive,
+            };
+            match rustix::fs::flock(fd.as_fd(), how) {
+                Err(Errno::AGAIN) => return Err(Errno::BUSY),
+                // Not every file system of the host has locks.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) | Ok(()) => {}
+                Err(errno) => return Err(errno),
+            }
+            // Of a device of the host stat(2) tells no size.
+            let size = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))?;
+            Ok(Arc::new(FileStorage::new(File::from(fd), 0, size, use_ == Use::Read)))
+        }
+        Opened::Text(_) => Err(Errno::NOTBLK),
+    }
+}
+
+/// A block device of a view as a storage.
+pub struct DeviceStorage {
+    device: Arc<dyn OpenDevice>,
+    size: u64,
+    use_: Use,
+}
+
+impl DeviceStorage {
+    /// Takes an open device.
+    ///
+    /// # Errors
+    /// - `ENOTBLK`: it has no size.
+    /// - `EROFS`: it refuses writes, which are wanted.
+    pub fn new(device: Arc<dyn OpenDevice>, use_: Use) -> Result<Self> {
+        let size = device.size().ok_or(Errno::NOTBLK)?;
+        if use_ == Use::Write && device.is_read_only() {
+            return Err(Errno::ROFS);
+        }
+        Ok(Self { device, size, use_ })
+    }
+}
+
+impl Storage for DeviceStorage {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.use_ == Use::Read
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = offset.checked_add(done as u64).ok_or(Errno::IO)?;
+            match self.device.read_at(at, &mut buffer[done..])? {
+                0 => return Err(Errno::IO),
+                count => done += count,
+            }
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        if self.is_read_only() {
+            return Err(Errno::ROFS);
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset.checked_add(done as u64).ok_or(Errno::IO)?;
+            match self.device.write_at(at, &bytes[done..])? {
+                0 => return Err(Errno::IO),
+                count => done += count,
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.device.sync()
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        if self.is_read_only() {
+            return Err(Errno::ROFS);
+        }
+        self.device.discard(offset, length)
+    }
+}
