@@ -3,13 +3,11 @@
 //! disk. They are asked for where a directory has no such name itself. Knows no file system.
 
 use std::any::Any;
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use umvu_interface::{
-    Caller, Creation, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, OFlags, Opened, RemoveKind,
-    RenameFlags, Result, SetAttr, Stat, XattrSet,
+    Caller, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, OFlags, Opened, Result, Stat,
 };
 
 use crate::mount::{Location, Mount};
@@ -127,57 +125,5 @@ impl Inode for Absent {
 
     fn open(&self, _: &Caller<'_>, _: OFlags) -> Result<Opened> {
         Err(Errno::NOENT)
-    }
-
-    fn create(&self, _: &Caller<'_>, _: &Name, _: &Creation<'_>) -> Result<InodeRef> {
-        Err(Errno::NOTDIR)
-    }
-
-    fn create_open(&self, _: &Caller<'_>, _: &Name, _: u32, _: OFlags) -> Result<(InodeRef, Opened)> {
-        Err(Errno::NOTDIR)
-    }
-
-    fn readlink(&self) -> Result<Vec<u8>> {
-        Err(Errno::INVAL)
-    }
-
-    fn link(&self, _: &Caller<'_>, _: &Name, _: &InodeRef) -> Result<()> {
-        Err(Errno::NOTDIR)
-    }
-
-    fn remove(&self, _: &Caller<'_>, _: &Name, _: RemoveKind) -> Result<()> {
-        Err(Errno::NOTDIR)
-    }
-
-    fn rename(&self, _: &Caller<'_>, _: &Name, _: &InodeRef, _: &Name, _: RenameFlags) -> Result<()> {
-        Err(Errno::NOTDIR)
-    }
-
-    fn set_attr(&self, _: &Caller<'_>, _: &SetAttr) -> Result<()> {
-        Err(Errno::NOENT)
-    }
-
-    fn get_xattr(&self, _: &[u8]) -> Result<Vec<u8>> {
-        Err(Errno::NOENT)
-    }
-
-    fn set_xattr(&self, _: &Caller<'_>, _: &[u8], _: &[u8], _: XattrSet) -> Result<()> {
-        Err(Errno::NOENT)
-    }
-
-    fn list_xattr(&self) -> Result<Vec<Vec<u8>>> {
-        Err(Errno::NOENT)
-    }
-
-    fn remove_xattr(&self, _: &Caller<'_>, _: &[u8]) -> Result<()> {
-        Err(Errno::NOENT)
-    }
-
-    fn read_dir(&self) -> Result<Vec<DirEntry>> {
-        Err(Errno::NOTDIR)
-    }
-
-    fn host_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 }

@@ -1,0 +1,185 @@
+//! The types of devices: what each is made of. Knows nothing of how devices are used.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+
+use umvu_driver::{open_source, FileStorage, Storage, Use};
+use umvu_interface::{
+    cause, Errno, FilesystemType, InnerMounts, InodeRef, MountError, MountFlags, MountRequest, Mounted, World,
+};
+
+use crate::disk::Disk;
+use crate::node::{Device, DeviceFs, Numbers, Owner, Place};
+use crate::options::{self, Access, Options, Table};
+use crate::partition::empty_mbr;
+
+/// All types.
+pub fn all() -> Vec<Arc<dyn FilesystemType>> {
+    let made = |names, kind| Arc::new(Type { names, kind }) as Arc<dyn FilesystemType>;
+    vec![
+        made(&["vudevnull"], Kind::Null),
+        made(&["vudevramdisk"], Kind::RamDisk),
+        made(&["vudevpartx", "vudevraw"], Kind::Raw),
+    ]
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Null,
+    RamDisk,
+    Raw,
+}
+
+struct Type {
+    names: &'static [&'static str],
+    kind: Kind,
+}
+
+/// Major number of IDE disks, which today's kernels give to nobody.
+const DISK_MAJOR: u32 = 3;
+
+/// Minor numbers that one disk has.
+const MINORS: u32 = 256;
+
+impl FilesystemType for Type {
+    fn names(&self) -> &'static [&'static str] {
+        self.names
+    }
+
+    fn needs_no_source(&self) -> bool {
+        matches!(self.kind, Kind::Null | Kind::RamDisk)
+    }
+
+    fn makes_mount_point(&self) -> bool {
+        true
+    }
+
+    fn mount(&self, request: &MountRequest<'_>, world: &dyn World) -> Result<Mounted, MountError> {
+        let options = options::parse(&request.options)?;
+        if options.size.is_some() || options.table.is_some() {
+            self.check_ramdisk_only()?;
+        }
+        let device = match self.kind {
+            Kind::Null => Device::Null,
+            Kind::RamDisk => Device::Disk(Disk::new(ramdisk(&options)?)),
+            Kind::Raw => Device::Disk(Disk::new(image(request, world, &options)?)),
+        };
+        if let (Device::Disk(disk), Some(Access::ReadOnly)) = (&device, access(request, &options)) {
+            disk.set_read_only(true).map_err(|errno| fail(request.source, errno))?;
+        }
+        let filesystem = DeviceFs::new(
+            device,
+            self.numbers(&options, world),
+            place(request, world)?,
+            owner(request, &options),
+            request.options.join(&b','),
+        );
+        let root: InodeRef = umvu_interface::Filesystem::root(&*filesystem);
+        let (flags, inner) = (MountFlags::empty(), InnerMounts::Covered);
+        Ok(Mounted { root, filesystem, shown_type: request.fstype.to_vec(), flags, inner })
+    }
+}
+
+impl Type {
+    fn check_ramdisk_only(&self) -> Result<(), MountError> {
+        match self.kind {
+            Kind::RamDisk => Ok(()),
+            Kind::Null | Kind::Raw => {
+                let message = "vudev: only a vudevramdisk takes the options 'size' and 'mbr'";
+                Err(MountError::new(Errno::INVAL, message))
+            }
+        }
+    }
+
+    fn numbers(&self, options: &Options, world: &dyn World) -> Numbers {
+        /// How many disks there are before numbers come again.
+        const DISKS: u32 = (1 << 20) / MINORS;
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let (major, minor) = match self.kind {
+            // As /dev/null has.
+            Kind::Null => (1, 3),
+            Kind::RamDisk | Kind::Raw => (DISK_MAJOR, NEXT.fetch_add(1, Ordering::Relaxed) % DISKS * MINORS),
+        };
+        Numbers {
+            filesystem: world.new_device(),
+            major: options.major.unwrap_or(major),
+            minor: options.minor.unwrap_or(minor),
+        }
+    }
+}
+
+fn access(request: &MountRequest<'_>, options: &Options) -> Option<Access> {
+    let is_read_only = request.flags.contains(MountFlags::READ_ONLY);
+    options.access.or(is_read_only.then_some(Access::ReadOnly))
+}
+
+fn fail(path: &[u8], errno: Errno) -> MountError {
+    MountError::new(errno, format!("{}: {}", path.escape_ascii(), cause(errno)))
+}
+
+fn owner(request: &MountRequest<'_>, options: &Options) -> Owner {
+    let maker = request.caller.credentials;
+    Owner {
+        mode: options.mode.unwrap_or(0o660),
+        uid: options.uid.unwrap_or(maker.uid.fs),
+        gid: options.gid.unwrap_or(maker.gid.fs),
+    }
+}
+
+/// The directory and the name of the mount point.
+fn place(request: &MountRequest<'_>, world: &dyn World) -> Result<Place, MountError> {
+    let target = request.target;
+    let (directory, name): (&[u8], &[u8]) = match target.iter().rposition(|b| *b == b'/') {
+        Some(0) => (b"/", &target[1..]),
+        Some(at) => (&target[..at], &target[at + 1..]),
+        None => (b".", target),
+    };
+    let found = world.resolve(directory).and_then(|inode| inode.id());
+    Ok(Place { directory: found.map_err(|errno| fail(directory, errno))?, name: name.to_vec() })
+}
+
+/// The storage of a disk in memory.
+fn ramdisk(options: &Options) -> Result<Arc<dyn Storage>, MountError> {
+    /// As a floppy disk.
+    const SIZE: u64 = 1440 << 10;
+    let size = options.size.unwrap_or(SIZE);
+    let made = || {
+        let fd = rustix::fs::memfd_create("umvu:ramdisk", rustix::fs::MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&fd, size)?;
+        let storage = FileStorage::new(File::from(fd), 0, size, false);
+        if options.table == Some(Table::Mbr) {
+            let mut signature = [0; 4];
+            rustix::rand::getrandom(&mut signature, rustix::rand::GetRandomFlags::empty())?;
+            storage.write_at(0, &empty_mbr(signature))?;
+        }
+        Ok(storage)
+    };
+    let storage = made().map_err(|errno| fail(b"vudevramdisk", errno))?;
+    Ok(Arc::new(storage))
+}
+
+/// The storage of a disk in a file, or on another device.
+fn image(request: &MountRequest<'_>, world: &dyn World, options: &Options) -> Result<Arc<dyn Storage>, MountError> {
+    let source = request.source;
+    if source.is_empty() {
+        return Err(MountError::new(Errno::INVAL, "vudev: no file named that the disk is in"));
+    }
+    let use_ = match access(request, options) {
+        Some(Access::ReadOnly) => Use::Read,
+        Some(Access::ReadWrite) | None => Use::Write,
+    };
+    let inode = world.resolve(source).map_err(|errno| fail(source, errno))?;
+    open_source(&inode, &request.caller, use_).map_err(|errno| {
+        let name = source.escape_ascii();
+        let message = match errno {
+            Errno::NOTBLK => format!("{name}: neither a file nor a block device"),
+            Errno::BUSY => format!("{name}: busy: in use by another device or file system"),
+            Errno::ACCESS | Errno::PERM | Errno::ROFS if use_ == Use::Write => {
+                format!("{name}: cannot be written: {}: use option 'ro'", cause(errno))
+            }
+            _ => return fail(source, errno),
+        };
+        MountError::new(errno, message)
+    })
+}
