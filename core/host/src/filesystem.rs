@@ -154,9 +154,8 @@ impl HostFs {
     }
 
     /// Gives (device, inode number) as shown.
-    pub(crate) fn id_of(&self, fd: BorrowedFd<'_>) -> Result<(u64, u64)> {
-        let host = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::INO)?;
-        Ok((self.shown_dev(makedev(host.stx_dev_major, host.stx_dev_minor)), host.stx_ino))
+    pub(crate) fn shown_id(&self, host: &Statx) -> (u64, u64) {
+        (self.shown_dev(makedev(host.stx_dev_major, host.stx_dev_minor)), host.stx_ino)
     }
 
     /// Gives the override of the object, if there is one. `host` describes it.

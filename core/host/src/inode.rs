@@ -31,6 +31,8 @@ pub struct HostInode {
     fd: Handle,
     /// The type on the host, which never changes.
     kind: OnceLock<FileKind>,
+    /// Device and number as shown, which never change either.
+    id: OnceLock<(u64, u64)>,
 }
 
 enum Handle {
@@ -41,11 +43,11 @@ enum Handle {
 
 impl HostInode {
     pub(crate) fn root(fs: Arc<HostFs>) -> Self {
-        Self { fs, fd: Handle::Root, kind: OnceLock::from(FileKind::Directory) }
+        Self { fs, fd: Handle::Root, kind: OnceLock::from(FileKind::Directory), id: OnceLock::new() }
     }
 
     pub(crate) fn new(fs: Arc<HostFs>, fd: OwnedFd) -> Self {
-        Self { fs, fd: Handle::Own(fd), kind: OnceLock::new() }
+        Self { fs, fd: Handle::Own(fd), kind: OnceLock::new(), id: OnceLock::new() }
     }
 
     /// Gives the descriptor, mostly an `O_PATH` one, that holds the object.
@@ -69,6 +71,7 @@ impl HostInode {
     pub(crate) fn host(&self) -> Result<Statx> {
         let host = statx(self.fd())?;
         let _ = self.kind.set(kind(&host));
+        let _ = self.id.set(self.fs.shown_id(&host));
         Ok(host)
     }
 
@@ -140,7 +143,11 @@ impl Inode for HostInode {
     }
 
     fn id(&self) -> Result<(u64, u64)> {
-        self.fs.id_of(self.fd())
+        match self.id.get() {
+            Some(id) => Ok(*id),
+            // One that asks for the number will mostly ask for the rest, too.
+            None => self.host().map(|host| self.fs.shown_id(&host)),
+        }
     }
 
     fn lookup(&self, name: &Name) -> Result<InodeRef> {
@@ -313,7 +320,7 @@ impl HostInode {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
         let there = rustix::fs::openat2(self.fs.root_fd(), path, flags, Mode::empty(), resolve);
-        match (there.and_then(|there| self.fs.id_of(there.as_fd())), self.fs.id_of(self.fd())) {
+        match (there.and_then(|there| statx(there.as_fd()).map(|host| self.fs.shown_id(&host))), self.id()) {
             (Ok(there), Ok(here)) => there == here,
             _ => false,
         }

@@ -127,11 +127,11 @@ fn listing(call: &Call, open: &OpenDirectory, at: usize) -> Result<Arc<Vec<DirEn
     if own.nlink == 0 {
         return Err(Errno::NOENT);
     }
-    let above = crate::resolve::parent(&call.table(), &open.location).and_then(|p| p.inode.stat());
+    let above = crate::resolve::parent(&call.table(), &open.location).and_then(|p| p.inode.id());
     let directory = FileKind::Directory.dirent_type();
     let dot = |name: &[u8], ino| DirEntry { name: name.into(), ino, dirent_type: directory };
     entries.push(dot(b".", own.ino));
-    entries.push(dot(b"..", above.map_or(own.ino, |s| s.ino)));
+    entries.push(dot(b"..", above.map_or(own.ino, |(_, ino)| ino)));
     entries.extend(open.location.inode.read_dir()?);
     let mut added = additions::entries(&call.table(), &open.location);
     added.retain(|new| !entries.iter().any(|entry| entry.name == new.name));
