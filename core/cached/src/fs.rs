@@ -234,12 +234,10 @@ impl Filesystem for CachedFs {
         true
     }
 
-    fn sync_open(&self, host: BorrowedFd<'_>) -> Result<()> {
-        let entry = self.of_descriptor(host)?;
-        if entry.node.kind == FileKind::Regular {
-            self.sync_regular(&entry.node)
-        } else {
-            self.asked.sync()
+    fn sync_object(&self, inode: &dyn Inode) -> Result<()> {
+        match inode.as_any().downcast_ref::<CachedInode>().map(CachedInode::node) {
+            Some(node) if node.kind == FileKind::Regular => self.sync_regular(node),
+            _ => self.asked.sync(),
         }
     }
 

@@ -14,6 +14,7 @@ use umvu_interface::{
 
 use crate::entry::Entry;
 use crate::fs::CachedFs;
+use crate::node::Node;
 
 /// An object by one of its names.
 pub(crate) struct CachedInode {
@@ -26,6 +27,10 @@ pub(crate) struct CachedInode {
 impl CachedInode {
     pub(crate) fn new(fs: Arc<CachedFs>, entry: Arc<Entry>) -> Arc<Self> {
         Arc::new(Self { fs, entry, host: OnceLock::new() })
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.entry.node
     }
 
     fn same_fs<'i>(&self, other: &'i InodeRef) -> Result<&'i CachedInode> {

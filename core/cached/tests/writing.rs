@@ -50,7 +50,7 @@ fn an_open_file_is_written_back_by_fsync() {
     let fs = memory.mount();
     let fd = open(&fs, "f", OFlags::RDWR).unwrap();
     write(&fd, 0, b"new");
-    fs.sync_open(fd.as_fd()).unwrap();
+    fs.sync_object(&*at(&fs, "f").unwrap()).unwrap();
     assert_eq!(memory.content("f").unwrap(), b"new text");
     assert_eq!(memory.syncs.load(Ordering::Relaxed), 1);
     write(&fd, 4, b"words");
@@ -218,7 +218,7 @@ fn a_full_storage_is_told_at_fsync_and_nothing_is_lost_that_fits_later() {
     let fs = memory.mount();
     let fd = make(&fs, "", "f").unwrap();
     write(&fd, 0, &[1; 200]);
-    assert_eq!(fs.sync_open(fd.as_fd()), Err(Errno::NOSPC));
+    assert_eq!(fs.sync_object(&*at(&fs, "f").unwrap()), Err(Errno::NOSPC));
     assert_eq!(fs.sync(), Err(Errno::NOSPC));
     drop(fd);
     assert_eq!(content(&fs, "f").unwrap(), [1; 200]);

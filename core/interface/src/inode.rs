@@ -529,15 +529,14 @@ pub trait Filesystem: Send + Sync + Any {
         Ok(())
     }
 
-    /// Whether what guests write reaches it only later: then [`Filesystem::sync_open`] is called for fsync(2).
+    /// Whether what guests write reaches it only later: then [`Filesystem::sync_object`] is called for fsync(2).
     fn writes_back(&self) -> bool {
         false
     }
 
-    /// Writes back what is not where it belongs yet of a file that was opened through this file system; returns when it
-    /// outlasts a crash.
-    fn sync_open(&self, host: BorrowedFd<'_>) -> Result<()> {
-        let _ = host;
+    /// Writes back what is not where it belongs yet of an object; returns when it outlasts a crash.
+    fn sync_object(&self, inode: &dyn Inode) -> Result<()> {
+        let _ = inode;
         Ok(())
     }
 

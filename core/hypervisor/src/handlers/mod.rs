@@ -30,6 +30,7 @@ mod signal;
 mod socket;
 mod spawn;
 pub mod stat;
+mod sync;
 mod tree;
 mod view;
 mod watch;

@@ -1,9 +1,10 @@
 //! Unmounting, and what keeps a mount from it. Knows no file system type.
 
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use umvu_interface::{Errno, MountError, OFlags};
+use umvu_interface::{Ending, Errno, Filesystem, MountError, OFlags};
 
 use super::{fail, how, may_mount, shown, Result};
 use crate::call::Call;
@@ -25,6 +26,7 @@ pub fn refuses(flags: u32) -> bool {
 /// - `EINVAL`: not a mount point of the view; `MNT_EXPIRE` with another way, or for the root
 /// - `EBUSY`: in use
 /// - `EAGAIN`: `MNT_EXPIRE`, and it has been used since the last time
+/// - what the file system could not write
 pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
     if refuses(flags) {
         return Err(fail(target, Errno::INVAL));
@@ -36,7 +38,7 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
     let at = call.object(libc::AT_FDCWD, target, last).map_err(|errno| fail(target, errno))?;
     may_mount(call)?;
     let view = call.state.view.clone();
-    let _change = view.change.lock();
+    let change = view.change.lock();
     let mut table = (*call.table()).clone();
     // LOOKUP_MOUNTPOINT of fs/namei.c: also of a current directory that a root was mounted on, the newest one leaves.
     let at = if at.is_mount_root() { table.top(at) } else { at };
@@ -78,7 +80,8 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
             return Err(busy(target, "something that is mounted uses it"));
         }
     }
-    at.mount.filesystem.sync().map_err(|errno| {
+    // It may be served by a guest.
+    umvu_interface::blocking(|| at.mount.filesystem.sync()).map_err(|errno| {
         let cause = umvu_interface::cause(errno);
         MountError::new(errno, format!("{}: not unmounted: {cause}", shown(target)))
     })?;
@@ -90,8 +93,59 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
             table.keep_detached(mount.clone());
         }
     }
+    let ends: Vec<End> = leaving.iter().filter_map(|mount| End::of(&mount.filesystem)).collect();
     view.set_mounts(table);
-    Ok(())
+    drop(change);
+    drop((at, leaving, attachment));
+    umvu_interface::blocking(|| ends.into_iter().try_for_each(|end| end.wait(call))).map_err(|errno| {
+        let cause = umvu_interface::cause(errno);
+        MountError::new(errno, format!("{}: unmounted, but not all could be written: {cause}", shown(target)))
+    })
+}
+
+/// The end of a file system that may have been mounted for the last time.
+struct End {
+    filesystem: Weak<dyn Filesystem>,
+    ending: Arc<Ending>,
+}
+
+impl End {
+    fn of(filesystem: &Arc<dyn Filesystem>) -> Option<Self> {
+        Some(Self { ending: filesystem.ending()?, filesystem: Arc::downgrade(filesystem) })
+    }
+
+    /// Waits for it, unless the file system is mounted elsewhere, too, or somebody else holds on to it.
+    ///
+    /// # Errors
+    /// What the file system could not write.
+    fn wait(&self, call: &Call) -> std::result::Result<(), Errno> {
+        /// Others may be in the middle of a call.
+        const HELD: u32 = 50;
+        const STEP: Duration = Duration::from_millis(20);
+        let is_ours = |mount: &Arc<Mount>| std::ptr::addr_eq(Arc::as_ptr(&mount.filesystem), self.filesystem.as_ptr());
+        let is_mounted = call.supervisor.states.all().iter().any(|state| {
+            let table = state.view.mounts.load();
+            table.mounts().iter().chain(table.detached()).any(is_ours)
+        });
+        if is_mounted {
+            return Ok(());
+        }
+        let mut held = 0;
+        loop {
+            // Records of processes that stood there go in the second round that does not see them.
+            if held < 3 {
+                call.supervisor.sweep_own_states();
+            }
+            if let Some(outcome) = self.ending.wait(STEP) {
+                return outcome;
+            }
+            held += u32::from(self.filesystem.strong_count() > 0);
+            if held > HELD {
+                tracing::info!("a file system that was unmounted is still in use");
+                return Ok(());
+            }
+        }
+    }
 }
 
 fn expiring(table: &MountTable) -> Vec<u64> {

@@ -394,7 +394,7 @@ rows! {
     311 set_robust_list => allow;
     312 get_robust_list => allow;
     313 splice => same;
-    314 sync_file_range => allow;
+    314 sync_file_range => wide sync_file_range(0, 1:2, 3:4, 5);
     315 tee => same;
     316 vmsplice => allow;
     317 move_pages => allow;

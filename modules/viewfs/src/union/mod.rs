@@ -360,6 +360,16 @@ impl Filesystem for UnionFs {
         }
     }
 
+    fn writes_back(&self) -> bool {
+        self.upper_root().is_some_and(|upper| upper.filesystem().writes_back())
+    }
+
+    fn sync_object(&self, inode: &dyn Inode) -> Result<()> {
+        let Some(inode) = inode.as_any().downcast_ref::<UnionInode>() else { return Ok(()) };
+        let real = inode.real()?;
+        real.filesystem().sync_object(&**real)
+    }
+
     fn fake_ownership(&self) {
         self.faked.store(true, Ordering::Release);
         if let Some(upper) = self.upper_root() {
