@@ -3,8 +3,14 @@
 use umvu_interface::ModuleDescriptor;
 
 /// Every module that `vu_insmod` and `umvu -m` can load.
-pub static MODULES: &[&ModuleDescriptor] =
-    &[&umvu_viewfs::MODULE, &umvu_unrealuid::MODULE, &umvu_archive::MODULE, &umvu_binfmt::MODULE, &umvu_vudev::MODULE];
+pub static MODULES: &[&ModuleDescriptor] = &[
+    &umvu_viewfs::MODULE,
+    &umvu_unrealuid::MODULE,
+    &umvu_archive::MODULE,
+    &umvu_binfmt::MODULE,
+    &umvu_vudev::MODULE,
+    &umvu_vufuse::MODULE,
+];
 
 /// Splits what `-m` was given into modules with their options: a word behind a comma is a module of its own if it is
 /// the name of one, an option of the module before it otherwise.
