@@ -77,6 +77,10 @@ impl Asked {
         }
     }
 
+    pub fn is_ready(&self) -> bool {
+        self.driver.is_ready()
+    }
+
     pub fn checks_permissions(&self) -> bool {
         self.driver.checks_permissions()
     }

@@ -194,7 +194,12 @@ impl Inode for CachedInode {
         let directory = self.living()?;
         let (id, directory_id) = (target.entry.node.id, directory.node.id);
         let ask = || self.fs.asked.by(caller, |driver, who| driver.link(who, id, directory_id, name));
-        self.fs.made(directory, name, ask).map(drop)
+        let made = self.fs.made(directory, name, ask).map(drop);
+        // To a driver the two may be different objects that stand for the same: fuse_link of fs/fuse/dir.c.
+        if made.is_ok() && !target.entry.node.is_ours() {
+            target.entry.node.expire();
+        }
+        made
     }
 
     fn remove(&self, caller: &Caller<'_>, name: &Name, kind: RemoveKind) -> Result<()> {

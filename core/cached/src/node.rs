@@ -96,7 +96,14 @@ impl Node {
             return Ok(known.stat.ino);
         }
         drop(known);
-        Ok(self.stat()?.ino)
+        // The root is to be found, and unmounted, even if the driver is not there yet, or not any more.
+        if self.id == ROOT && !self.asked.is_ready() {
+            return Ok(ROOT);
+        }
+        match self.stat() {
+            Err(_) if self.id == ROOT => Ok(ROOT),
+            stat => Ok(stat?.ino),
+        }
     }
 
     /// Whether nobody but us changes it.

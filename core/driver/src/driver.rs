@@ -202,6 +202,11 @@ pub trait Driver: Send + Sync {
         false
     }
 
+    /// Whether it can answer yet; before that, who asks waits.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// The file system is being unmounted, or given up: no call comes after this one. Everything has been written back.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::process::Signal;
-use umvu_interface::Errno;
+use umvu_interface::{pending_signal, Errno, PendingSignal};
 
 use crate::call::{Call, Fail, Outcome};
 
@@ -36,19 +36,7 @@ struct Watched {
 struct Progress {
     is_over: bool,
     /// What was found when the guest was looked at last.
-    seen: Pending,
-}
-
-/// Whether a signal is pending that a thread would take now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Pending {
-    /// None is.
-    #[default]
-    No,
-    /// One is that any thread of the process may take.
-    Shared,
-    /// One is that no other thread will take, or the guest is gone.
-    Own,
+    seen: PendingSignal,
 }
 
 /// Watches over one blocking call.
@@ -82,7 +70,7 @@ impl Watch {
         match (outcome, progress.seen) {
             // The kernel restarts the call if the handler wants it. It does so only with a signal in hand: without
             // one the guest would see this errno, which is none.
-            (Err(Fail::Errno(Errno::INTR)), Pending::Own) => Err(Fail::Interrupted),
+            (Err(Fail::Errno(Errno::INTR)), PendingSignal::Own) => Err(Fail::Interrupted),
             (outcome, _) => outcome,
         }
     }
@@ -110,61 +98,13 @@ fn watch(watches: &Watches) {
 impl Watched {
     fn look(&self, progress: &mut Progress) {
         let gone = !self.call.supervisor.listener.is_valid(self.call.notification.id);
-        let found = if gone { Pending::Own } else { pending(self.call.tid()) };
+        let found = if gone { PendingSignal::Own } else { pending_signal(self.call.tid()) };
         let before = std::mem::replace(&mut progress.seen, found);
         // Another thread takes a shared signal at once, if it is to.
-        if found == Pending::Own || (found == Pending::Shared && before == Pending::Shared) {
+        if found == PendingSignal::Own || (found == PendingSignal::Shared && before == PendingSignal::Shared) {
             if let Err(errno) = umvu_sys::process::interrupt_thread(self.thread, SIGNAL) {
                 tracing::debug!(%errno, "blocking call not interrupted");
             }
         }
-    }
-}
-
-fn pending(tid: u32) -> Pending {
-    match std::fs::read_to_string(format!("/proc/{tid}/status")) {
-        Ok(status) => pending_in(&status),
-        Err(_) => Pending::Own,
-    }
-}
-
-/// What proc_pid_status(5) says of pending signals.
-fn pending_in(status: &str) -> Pending {
-    // Without a handler these do nothing: SIGCHLD, SIGCONT, SIGURG, SIGWINCH.
-    const HARMLESS: u64 = (1 << 16) | (1 << 17) | (1 << 22) | (1 << 27);
-    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map_or("", str::trim);
-    let set = |name: &str| u64::from_str_radix(field(name), 16).unwrap_or(0);
-    let passed_over = set("SigBlk:") | set("SigIgn:") | (HARMLESS & !set("SigCgt:"));
-    let shared = set("ShdPnd:") & !passed_over != 0;
-    if set("SigPnd:") & !passed_over != 0 || (shared && field("Threads:") == "1") {
-        Pending::Own
-    } else if shared {
-        Pending::Shared
-    } else {
-        Pending::No
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(threads: u32, own: &str, shared: &str, blocked: &str, caught: &str) -> Pending {
-        pending_in(&format!(
-            "Threads:\t{threads}\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\t{blocked}\nSigIgn:\t0\nSigCgt:\t{caught}\n"
-        ))
-    }
-
-    #[test]
-    fn only_signals_that_would_be_taken_are_pending() {
-        let alarm = "0000000000002000";
-        let child = "0000000000010000";
-        assert_eq!(status(1, "0", "0", "0", "0"), Pending::No);
-        assert_eq!(status(1, "0", alarm, alarm, alarm), Pending::No);
-        assert_eq!(status(1, child, "0", "0", "0"), Pending::No);
-        assert_eq!(status(1, child, "0", "0", child), Pending::Own);
-        assert_eq!(status(1, "0", alarm, "0", alarm), Pending::Own);
-        assert_eq!(status(2, "0", alarm, "0", alarm), Pending::Shared);
-        assert_eq!(status(2, alarm, "0", "0", alarm), Pending::Own);
     }
 }

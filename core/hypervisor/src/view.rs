@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use umvu_interface::{Credentials, Errno, FilesystemType, Identity, Module, ModuleDescriptor, UserNamespace};
+use umvu_interface::{
+    ClaimedDevice, Credentials, Errno, FilesystemType, Identity, Module, ModuleDescriptor, UserNamespace,
+};
 
 use crate::mount::MountTable;
 use crate::namespace::{new_number, Uts};
@@ -138,7 +140,8 @@ impl View {
     pub fn update_plain(&self) {
         let identity = self.identity();
         let has_own = self.has_namespaces.load(Ordering::Acquire);
-        let plain = self.mounts.load().is_host() && identity.is_none() && !has_own;
+        let claims = self.device(|_| true).is_some();
+        let plain = self.mounts.load().is_host() && identity.is_none() && !has_own && !claims;
         *self.initial.write() = identity.map(|i| Arc::new(i.enter(&self.host)));
         self.plain.store(plain, Ordering::Release);
     }
@@ -156,11 +159,22 @@ impl View {
 
     /// Finds a file system type, the newest module first.
     pub fn filesystem_type(&self, name: &[u8]) -> Option<(&'static str, Arc<dyn FilesystemType>)> {
+        let base = name.split(|b| *b == b'.').next().unwrap_or_default();
+        let answers = |t: &Arc<dyn FilesystemType>| {
+            let name = if t.has_subtypes() { base } else { name };
+            t.names().iter().any(|n| n.as_bytes() == name)
+        };
         let find = |m: &LoadedModule| {
-            let types = m.module.filesystem_types();
-            let found = types.into_iter().find(|t| t.names().iter().any(|n| n.as_bytes() == name))?;
+            let found = m.module.filesystem_types().into_iter().find(answers)?;
             Some((m.descriptor.name, found))
         };
+        let own = self.modules.read().iter().rev().find_map(find);
+        own.or_else(|| self.inherited.iter().rev().find_map(find))
+    }
+
+    /// Finds a device that a module claims, the newest module first.
+    pub fn device(&self, is_it: impl Fn(&dyn ClaimedDevice) -> bool) -> Option<Arc<dyn ClaimedDevice>> {
+        let find = |m: &LoadedModule| m.module.devices().into_iter().find(|device| is_it(&**device));
         let own = self.modules.read().iter().rev().find_map(find);
         own.or_else(|| self.inherited.iter().rev().find_map(find))
     }

@@ -6,6 +6,7 @@
 mod access;
 mod blocking;
 mod caller;
+mod claimed;
 mod control;
 mod device;
 mod ending;
@@ -14,12 +15,14 @@ mod module;
 mod name;
 mod procfd;
 mod program;
+mod signal;
 mod text_fs;
 mod user_namespace;
 
 pub use access::{may_access, may_delete, Access};
 pub use blocking::{blocking, on_blocking};
 pub use caller::{Caller, Capabilities, Credentials, Ids, Origin};
+pub use claimed::ClaimedDevice;
 pub use control::{Control, TextFile, CONTROL_MAX};
 pub use device::{Asker, OpenDevice};
 pub use ending::Ending;
@@ -36,6 +39,7 @@ pub use procfd::{path_of_open, ProcPath};
 pub use program::{Argv0, HeldProgram, IdentityOf, Program, ProgramClaim, ProgramDescriptor, PROGRAM_HEAD};
 pub use rustix::fs::OFlags;
 pub use rustix::io::Errno;
+pub use signal::{has_signal, pending_signal, PendingSignal};
 pub use text_fs::{TextEntry, TextFiles, TextFs};
 pub use user_namespace::{Extent, IdMap, UserNamespace, OVERFLOW_ID};
 

@@ -1,10 +1,11 @@
 //! What a module is and what it can claim. Knows no module and nothing of the supervisor.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bitflags::bitflags;
 
-use crate::{Caller, Credentials, Errno, Filesystem, HeldProgram, InodeRef, Result};
+use crate::{Caller, ClaimedDevice, Credentials, Errno, Filesystem, HeldProgram, InodeRef, Result};
 
 /// An option that a module or a file system type takes, for `--help` and error messages.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,11 @@ pub enum LoadError {
 pub trait Module: Send + Sync {
     /// File system types it brings.
     fn filesystem_types(&self) -> Vec<Arc<dyn FilesystemType>> {
+        Vec::new()
+    }
+
+    /// Devices it claims by their numbers.
+    fn devices(&self) -> Vec<Arc<dyn ClaimedDevice>> {
         Vec::new()
     }
 
@@ -184,6 +190,15 @@ pub trait World {
     /// Gives a device number for a new file system.
     fn new_device(&self) -> u64;
 
+    /// Takes a duplicate of a descriptor of the mounting process.
+    ///
+    /// # Errors
+    /// - `EBADF`: there is none.
+    fn descriptor(&self, number: i32) -> Result<OwnedFd> {
+        let _ = number;
+        Err(Errno::BADF)
+    }
+
     /// Keeps hold of a program that may be executed, whatever becomes of its path: `open_exec` of `fs/exec.c`.
     ///
     /// # Errors
@@ -196,6 +211,23 @@ pub trait World {
 pub trait FilesystemType: Send + Sync {
     /// The names it answers to; the first is shown in lists.
     fn names(&self) -> &'static [&'static str];
+
+    /// Whether a name may be followed by a dot and a word that says more (`FS_HAS_SUBTYPE`).
+    fn has_subtypes(&self) -> bool {
+        false
+    }
+
+    /// Whether everybody may mount it, and unmount it, as with a set-user-id helper outside.
+    fn is_for_everybody(&self) -> bool {
+        false
+    }
+
+    /// Whether who unmounts is late. `processes` are the one that does, and those it descends from; where one has served
+    /// what was unmounted already, it does not mean what is mounted now.
+    fn is_late(&self, processes: &[u32]) -> bool {
+        let _ = processes;
+        false
+    }
 
     /// Whether a mount needs no source (`nodev` in `/proc/filesystems`).
     fn needs_no_source(&self) -> bool {

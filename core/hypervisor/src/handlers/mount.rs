@@ -27,7 +27,8 @@ pub fn is_native(call: &Call) -> bool {
 pub fn mount(call: &Call) -> Outcome {
     const MAGIC: u64 = 0xc0ed_0000;
     const MAGIC_MASK: u64 = 0xffff_0000;
-    if is_native(call) {
+    if is_native(call) && !(makes_new(call.raw(3)) && call.path(2).is_ok_and(|fstype| is_for_everybody(call, &fstype)))
+    {
         return Ok(Reply::Continue);
     }
     let fstype = text(call, 2)?;
@@ -41,6 +42,39 @@ pub fn mount(call: &Call) -> Outcome {
     call.check_alive()?;
     let order = Order { source: source.as_deref(), target: &target, fstype: fstype.as_deref(), flags, data: &data };
     said(mounting::mount(call, &order))
+}
+
+/// Whether a type is one that every user of the view may mount.
+fn is_for_everybody(call: &Call, fstype: &[u8]) -> bool {
+    call.state.view.filesystem_type(fstype).is_some_and(|(_, fstype)| fstype.is_for_everybody())
+}
+
+/// Whether mount(2) is asked for a new mount, and not for a change of one.
+fn makes_new(flags: u64) -> bool {
+    use mounting::what;
+    let other = what::REMOUNT | what::BIND | what::MOVE | what::SHARED | what::PRIVATE | what::SLAVE | what::UNBINDABLE;
+    flags & other == 0
+}
+
+/// Whether what umount2(2) is asked for is a mount that every user of the view may unmount.
+fn unmounts_for_everybody(call: &Call) -> bool {
+    const NOFOLLOW: u32 = mounting::how::NOFOLLOW;
+    let last = if call.u32(1) & NOFOLLOW != 0 { Last::NoFollow } else { Last::Follow };
+    let Ok(target) = call.path(0) else { return false };
+    let at = call.object(libc::AT_FDCWD, &target, last);
+    at.is_ok_and(|at| at.mount.module.is_some() && is_for_everybody(call, &at.mount.fstype))
+}
+
+/// Whether the caller unmounts what it has served, after somebody else has: outside, its descriptor would tell it of that
+/// by `POLLERR`, and it would not try.
+fn is_late(call: &Call) -> bool {
+    let types = call.state.view.filesystem_types();
+    if !types.iter().any(|fstype| fstype.is_for_everybody()) {
+        return false;
+    }
+    let own = crate::magic::process_of(call.tid()).unwrap_or(call.tid());
+    let processes: Vec<u32> = std::iter::successors(Some(own), |pid| guest::parent_of(*pid)).take(3).collect();
+    types.iter().any(|fstype| fstype.is_late(&processes))
 }
 
 /// A string that may be null: `copy_mount_string`, to which one without end is no string.
@@ -66,7 +100,7 @@ fn options(call: &Call, index: usize) -> Result<Vec<u8>, Errno> {
 
 /// `umount2(target, flags)`.
 pub fn umount2(call: &Call) -> Outcome {
-    if is_native(call) {
+    if is_native(call) && !unmounts_for_everybody(call) {
         return Ok(Reply::Continue);
     }
     if mounting::refuses(call.u32(1)) {
@@ -74,6 +108,9 @@ pub fn umount2(call: &Call) -> Outcome {
     }
     let target = call.path(0)?;
     call.check_alive()?;
+    if is_late(call) {
+        return Err(Errno::INVAL.into());
+    }
     said(mounting::unmount(call, &target, call.u32(1)))
 }
 

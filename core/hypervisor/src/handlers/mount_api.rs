@@ -153,6 +153,12 @@ pub fn fsconfig(call: &Call) -> Outcome {
             let (key, value) = (string(call, 2, NAME_MAX)?, string(call, 3, NAME_MAX)?);
             context.set(&key, Value::Text(value)).map_err(refused)?;
         }
+        // Types that take one take its number as a text, too: fs_param_is_fd.
+        command::SET_FD => {
+            let key = string(call, 2, NAME_MAX)?;
+            let _ = call.take_fd(auxiliary)?;
+            context.set(&key, Value::Text(auxiliary.to_string().into_bytes())).map_err(refused)?;
+        }
         command::CREATE => {
             call.check_alive()?;
             let view = call.state.view.clone();

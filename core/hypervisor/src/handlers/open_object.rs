@@ -1,9 +1,12 @@
 //! Opening an object that was found: who may, and what descriptor stands for it. Knows nothing of paths.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
-use umvu_interface::{may_access, Access, Capabilities, Errno, FileKind, MountFlags, Opened, Result, SetAttr};
+use umvu_interface::{
+    may_access, Access, Capabilities, ClaimedDevice, Errno, FileKind, MountFlags, Opened, Result, SetAttr,
+};
 use umvu_sys::seccomp::CloseOnExec;
 use umvu_table::i386::Abi;
 
@@ -87,6 +90,11 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
         }
         _ => {}
     }
+    // Whoever may load the module may use what it claims, whatever the node of the host says.
+    if let Some(device) = claimed(call, place, kind)? {
+        let fd = call.as_caller(|caller| device.open(caller, flags))?;
+        return Ok(Reply::Descriptor(fd, how.close_on_exec()));
+    }
     permitted(call, place, want)?;
     if NsInode::namespace_of(&place.inode).is_some() {
         let fd = call.supervisor.placeholders.make(place.clone(), flags)?;
@@ -149,6 +157,15 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
         call.as_caller(|caller| place.inode.set_attr(caller, &change))?;
     }
     hand_out(place, opened, how)
+}
+
+/// The module's device whose numbers a node has.
+fn claimed(call: &Call, place: &Location, kind: FileKind) -> Result<Option<Arc<dyn ClaimedDevice>>> {
+    if !matches!(kind, FileKind::CharDevice | FileKind::BlockDevice) {
+        return Ok(None);
+    }
+    let number = place.inode.stat()?.rdev;
+    Ok(call.state.view.device(|device| device.kind() == kind && device.number() == number))
 }
 
 /// The mode without the set-id bits that a truncation by a faked identity takes away: `do_truncate` of `fs/open.c`.

@@ -171,6 +171,9 @@ fn of_descriptor(call: &Call, fd: i32) -> Result<(Stat, Through)> {
     if let Some(place) = call.supervisor.object_of_text(call, fd.as_fd(), &numbers) {
         return Ok((metadata(call, &place)?, Through::place(place)));
     }
+    if let Some(stat) = of_device(call, &numbers) {
+        return Ok((stat, Through::Descriptor(fd)));
+    }
     let table = call.table();
     let mark = umvu_sys::file::mark(fd.as_fd()).unwrap_or(-1);
     if let Some(mount) = call.supervisor.marked(&table, fd.as_fd(), mark) {
@@ -185,6 +188,17 @@ fn of_descriptor(call: &Call, fd: i32) -> Result<(Stat, Through)> {
     let host = table.host().mount;
     let stat = nameless(call, fd.as_fd(), host.filesystem.stat_open(fd.as_fd())?);
     Ok((stat, Through::Descriptor(fd)))
+}
+
+/// The metadata of a descriptor with these numbers, if it was opened as a device that a module claims.
+fn of_device(call: &Call, numbers: &rustix::fs::Stat) -> Option<Stat> {
+    if FileKind::from_mode(numbers.st_mode) != Some(FileKind::Socket) {
+        return None;
+    }
+    let device = call.state.view.device(|device| device.has_opened(numbers.st_dev, numbers.st_ino))?;
+    let (mode, rdev) = (device.kind().bits() | device.mode(), device.number());
+    let (dev, ino) = (numbers.st_dev, numbers.st_ino);
+    Some(Stat { dev, ino, mode, nlink: 1, rdev, blksize: 4096, ..Stat::default() })
 }
 
 /// `statx(dirfd, path, flags, mask, status)`.

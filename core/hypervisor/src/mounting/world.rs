@@ -1,6 +1,6 @@
 //! What a file system type may know of the view while one of its mounts is made. Knows no mount table.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -83,6 +83,10 @@ impl World for Below<'_> {
     fn new_device(&self) -> u64 {
         let minor = 0xf_0000 + (DEVICES.fetch_add(1, Ordering::Relaxed) & 0xffff);
         rustix::fs::makedev(0, u32::try_from(minor).unwrap_or(0))
+    }
+
+    fn descriptor(&self, number: i32) -> Result<OwnedFd> {
+        self.call.take_fd(number)
     }
 
     fn hold_program(&self, path: &[u8]) -> Result<HeldProgram> {

@@ -1,0 +1,30 @@
+//! Devices that a module claims by their numbers. Knows no node of one.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::OFlags;
+
+use crate::{Caller, FileKind, Result};
+
+/// A device that a module claims: whatever node has its numbers, in any tree of the view, opens it.
+pub trait ClaimedDevice: Send + Sync {
+    /// [`FileKind::CharDevice`] or [`FileKind::BlockDevice`].
+    fn kind(&self) -> FileKind;
+
+    /// Its number, as encoded by makedev(3).
+    fn number(&self) -> u64;
+
+    /// Where its node is found even if there is none: an absolute path.
+    fn path(&self) -> &'static [u8];
+
+    /// Permission bits of that node.
+    fn mode(&self) -> u32 {
+        0o666
+    }
+
+    /// Opens it: a descriptor of the host that the guest gets as it is.
+    fn open(&self, caller: &Caller<'_>, flags: OFlags) -> Result<OwnedFd>;
+
+    /// Whether a descriptor with these `stat` numbers was opened here.
+    fn has_opened(&self, dev: u64, ino: u64) -> bool;
+}
