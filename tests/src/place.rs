@@ -58,6 +58,8 @@ pub const INSIDE: &[Place] = &[Place::Plain, Place::Elsewhere, Place::Cow];
 pub const CHANGED: &[Place] = &[Place::Elsewhere, Place::Cow];
 /// The views that show root.
 pub const ROOT: &[Place] = &[Place::Root, Place::CowRoot];
+/// The views of an ordinary user, and those that show root.
+pub const VIEWS: &[Place] = &[Place::Plain, Place::Cow, Place::Root, Place::CowRoot];
 /// The root of a view that shows the host's own tree.
 pub const PLAIN_ROOT: &[Place] = &[Place::Root];
 /// The union as root alone.

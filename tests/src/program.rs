@@ -49,6 +49,27 @@ pub fn program_for_i386(name: &str, linking: Linking) -> PathBuf {
     }
 }
 
+/// Says whether the FUSE servers are here that the suite `fuse` runs, and the tools that judge them.
+#[must_use]
+pub fn has_fuse_servers() -> bool {
+    const ALL: [&str; 12] = [
+        "fusermount3",
+        "squashfuse",
+        "mksquashfs",
+        "fuse2fs",
+        "mkfs.ext4",
+        "debugfs",
+        "bindfs",
+        "mergerfs",
+        "fuse-overlayfs",
+        "sshfs",
+        "sftp-server",
+        "setfattr",
+    ];
+    let places = ["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/lib/openssh"];
+    ALL.iter().all(|name| places.iter().any(|place| Path::new(place).join(name).exists()))
+}
+
 /// Says whether 32-bit programs can be compiled and run here.
 #[must_use]
 pub fn has_i386_compiler() -> bool {
