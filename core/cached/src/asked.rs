@@ -81,6 +81,10 @@ impl Asked {
         self.driver.is_ready()
     }
 
+    pub fn may_block(&self) -> bool {
+        self.driver.may_block()
+    }
+
     pub fn checks_permissions(&self) -> bool {
         self.driver.checks_permissions()
     }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::fs::{OFlags, Timespec, Timestamps};
 use umvu_driver::{Contents, Keep, OpenFile, Range};
-use umvu_interface::{Caller, Errno, Result, SetAttr, SetTime, Stat, Timestamp};
+use umvu_interface::{Caller, Errno, Opened, Result, SetAttr, SetTime, Stat, Timestamp};
 
 use crate::asked::contained;
 use crate::entry::Entry;
 use crate::fs::CachedFs;
 use crate::node::Node;
+use crate::partial::{Filler, Partial, THRESHOLD};
 use crate::write_back::Clean;
 
 /// As much is asked of a driver at once.
@@ -32,10 +33,12 @@ pub struct Content {
 /// What is known of it.
 #[derive(Default)]
 pub struct State {
-    /// Whether the backing is there, with all in it.
+    /// Whether the backing is there, with all in it but for what `partial` says.
     pub is_filled: bool,
     /// Time and size that the driver told when it was filled.
     stamp: (Timestamp, u64),
+    /// What is missing of it, where it is filled as it is read.
+    pub partial: Option<Partial>,
     /// What is known of the driver's copy, while the backing may be another one.
     pub behind: Option<Behind>,
     /// The number by which its closing is watched.
@@ -81,10 +84,10 @@ const PASSED: OFlags = OFlags::ACCMODE.union(OFlags::APPEND).union(OFlags::NONBL
 
 impl CachedFs {
     /// Opens a regular file for a guest.
-    pub(crate) fn open_regular(&self, entry: &Arc<Entry>, caller: &Caller<'_>, flags: OFlags) -> Result<OwnedFd> {
+    pub(crate) fn open_regular(&self, entry: &Arc<Entry>, caller: &Caller<'_>, flags: OFlags) -> Result<Opened> {
         let node = &entry.node;
         let is_written = (flags & OFlags::ACCMODE) != OFlags::RDONLY;
-        let fd = {
+        let opened = {
             let mut state = node.content.state.lock();
             self.shelf.keep(entry);
             if is_written {
@@ -95,10 +98,20 @@ impl CachedFs {
                 }
                 self.prepare_reading(node, &mut state, Some(caller))?;
             }
-            self.shelf.open(node.serial, flags & PASSED)?
+            let fd = self.shelf.open(node.serial, flags & PASSED)?;
+            self.attended(node, &state, fd, is_written)
         };
         self.make_room();
-        Ok(fd)
+        Ok(opened)
+    }
+
+    /// What a guest opened, and who attends to it: a file that is filled as it is read, and one whose server expects to
+    /// have what was written when it is closed.
+    fn attended(&self, node: &Arc<Node>, state: &State, fd: OwnedFd, is_written: bool) -> Opened {
+        match state.partial.is_some() || (is_written && self.asked.may_block()) {
+            true => Opened::Attended(fd, Arc::new(Filler::new(self.weak(), node))),
+            false => Opened::File(fd),
+        }
     }
 
     /// Gives an `O_PATH` descriptor of the backing, filled.
@@ -106,23 +119,25 @@ impl CachedFs {
         let mut state = entry.node.content.state.lock();
         self.shelf.keep(entry);
         self.prepare_reading(&entry.node, &mut state, None)?;
+        self.complete(&entry.node, &mut state)?;
         state.is_pinned = true;
         self.shelf.open(entry.node.serial, OFlags::PATH)
     }
 
     /// Opens what `create_open` has made.
-    pub(crate) fn open_new(&self, entry: &Arc<Entry>, file: Box<dyn OpenFile>, flags: OFlags) -> Result<OwnedFd> {
+    pub(crate) fn open_new(&self, entry: &Arc<Entry>, file: Box<dyn OpenFile>, flags: OFlags) -> Result<Opened> {
         let node = &entry.node;
         let mut state = node.content.state.lock();
         self.shelf.keep(entry);
         let is_written = (flags & OFlags::ACCMODE) != OFlags::RDONLY;
         if !state.is_filled {
-            self.fill(node, &mut state, &*file)?;
+            self.fill(node, &mut state, None, &*file)?;
         }
         if is_written && state.behind.is_none() {
             self.begin_writing(node, &mut state, file)?;
         }
-        self.shelf.open(node.serial, flags & PASSED)
+        let fd = self.shelf.open(node.serial, flags & PASSED)?;
+        Ok(self.attended(node, &state, fd, is_written))
     }
 
     /// Sees to it that the backing has what is to be read.
@@ -139,7 +154,7 @@ impl CachedFs {
         if is_true && contained(|| Ok(file.keep()))? == Keep::SinceEver {
             return Ok(());
         }
-        self.fill(node, state, &*file)
+        self.fill(node, state, caller, &*file)
     }
 
     /// Sees to it that the backing may be written.
@@ -161,7 +176,7 @@ impl CachedFs {
         let stat = node.stat()?;
         let is_true = state.is_filled && state.stamp == (stat.mtime, stat.size);
         if !is_true || contained(|| Ok(file.keep()))? != Keep::SinceEver {
-            self.fill(node, state, &*file)?;
+            self.fill(node, state, Some(caller), &*file)?;
         }
         self.begin_writing(node, state, file)
     }
@@ -186,11 +201,17 @@ impl CachedFs {
         }
     }
 
-    /// Copies what the driver has to the backing.
-    fn fill(&self, node: &Node, state: &mut State, file: &dyn OpenFile) -> Result<()> {
+    /// Copies what the driver has to the backing; of a large file nothing yet.
+    fn fill(&self, node: &Node, state: &mut State, caller: Option<&Caller<'_>>, file: &dyn OpenFile) -> Result<()> {
         state.is_filled = false;
+        state.partial = None;
         let stat = node.stat()?;
-        let filled = self.asked.waiting(|| self.fill_from(node, file, &stat));
+        if stat.size > THRESHOLD && contained(|| Ok(file.keep()))? != Keep::Never {
+            let own = self.open_at_driver(node, caller, OFlags::RDONLY)?;
+            state.partial = Some(Partial::new(own, stat.size));
+        }
+        let is_partial = state.partial.is_some();
+        let filled = self.asked.waiting(|| self.fill_from(node, file, &stat, is_partial));
         match filled {
             Ok(()) => {
                 state.is_filled = true;
@@ -198,6 +219,7 @@ impl CachedFs {
                 Ok(())
             }
             Err(errno) => {
+                state.partial = None;
                 if !state.is_pinned && self.shelf.is_unused(node.serial) {
                     self.shelf.remove(node.serial);
                 }
@@ -206,14 +228,14 @@ impl CachedFs {
         }
     }
 
-    fn fill_from(&self, node: &Node, file: &dyn OpenFile, stat: &Stat) -> Result<()> {
+    fn fill_from(&self, node: &Node, file: &dyn OpenFile, stat: &Stat, is_partial: bool) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE;
         let backing = self.shelf.open(node.serial, flags)?;
         // In place: who has it open sees the new content, as in a page cache.
         rustix::fs::ftruncate(&backing, 0)?;
         let is_kept = file.keep() != Keep::Never;
         let end = if is_kept { stat.size } else { stat.size.max(ENDLESS) };
-        let size = copy(file, backing.as_fd(), end)?;
+        let size = if is_partial { end } else { copy(file, backing.as_fd(), 0, end)? };
         let size = if is_kept { stat.size } else { size };
         rustix::fs::ftruncate(&backing, size)?;
         set_times(backing.as_fd(), Some(stat.atime), Some(stat.mtime))?;
@@ -237,6 +259,9 @@ impl CachedFs {
     fn resize(&self, node: &Node, state: &mut State, caller: &Caller<'_>, change: &SetAttr) -> Result<()> {
         let stat = node.change(caller, |driver, who| driver.set_attr(who, node.id, change))?;
         if let Some(size) = change.size.filter(|_| state.is_filled) {
+            if let Some(partial) = &mut state.partial {
+                partial.cut(size);
+            }
             let backing = self.shelf.open(node.serial, OFlags::WRONLY)?;
             rustix::fs::ftruncate(&backing, size)?;
             self.weigh(node, backing.as_fd());
@@ -302,6 +327,7 @@ impl CachedFs {
         let Some(mut state) = node.content.state.try_lock() else { return };
         if state.behind.is_none() && !state.is_pinned && self.shelf.is_unused(node.serial) {
             state.is_filled = false;
+            state.partial = None;
             state.watch = None;
             self.shelf.remove(node.serial);
         }
@@ -315,6 +341,9 @@ impl CachedFs {
         }
         {
             let mut state = node.content.state.lock();
+            if !state.is_filled {
+                return;
+            }
             self.watch_closing(node, &mut state);
         }
         self.give_up(node);
@@ -327,17 +356,17 @@ impl CachedFs {
             node.content.set_live(false);
             state.behind = None;
             state.is_filled = false;
+            state.partial = None;
             state.watch = None;
             self.shelf.remove(node.serial);
         }
     }
 }
 
-/// Copies what a driver has up to `end`, its holes left out; gives where it ended.
-fn copy(file: &dyn OpenFile, to: BorrowedFd<'_>, end: u64) -> Result<u64> {
-    let mut at = 0;
+/// Copies what a driver has from `at` to `end`, its holes left out; gives where it ended.
+pub fn copy(file: &dyn OpenFile, to: BorrowedFd<'_>, mut at: u64, end: u64) -> Result<u64> {
     let mut tells_holes = true;
-    let mut buffer = vec![0; usize::try_from(end).unwrap_or(PIECE).clamp(1, PIECE)];
+    let mut buffer = vec![0; usize::try_from(end - at).unwrap_or(PIECE).clamp(1, PIECE)];
     while at < end {
         let mut until = end;
         if tells_holes {
@@ -380,7 +409,8 @@ pub fn write_all(to: BorrowedFd<'_>, at: u64, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn set_times(file: BorrowedFd<'_>, atime: Option<Timestamp>, mtime: Option<Timestamp>) -> Result<()> {
+/// Sets the times of a file of the host that are given.
+pub fn set_times(file: BorrowedFd<'_>, atime: Option<Timestamp>, mtime: Option<Timestamp>) -> Result<()> {
     let omitted = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     let time = |at: Option<Timestamp>| {
         at.map_or(omitted, |at| Timespec { tv_sec: at.seconds, tv_nsec: at.nanoseconds.into() })

@@ -118,7 +118,7 @@ impl Inode for CachedInode {
     fn open(&self, caller: &Caller<'_>, flags: OFlags) -> Result<Opened> {
         let node = &self.entry.node;
         let fd = match node.kind {
-            FileKind::Regular => self.fs.open_regular(&self.entry, caller, flags)?,
+            FileKind::Regular => return self.fs.open_regular(&self.entry, caller, flags),
             FileKind::Fifo => {
                 self.fs.shelf.keep(&self.entry);
                 self.fs.shelf.make_fifo(node.serial)?;
@@ -175,8 +175,8 @@ impl Inode for CachedInode {
         };
         let made = self.fs.made(directory, name, ask)?;
         let file = file.ok_or(Errno::IO)?;
-        let fd = self.fs.open_new(&made, file, flags)?;
-        Ok((self.fs.inode(made), Opened::File(fd)))
+        let opened = self.fs.open_new(&made, file, flags)?;
+        Ok((self.fs.inode(made), opened))
     }
 
     fn readlink(&self) -> Result<Vec<u8>> {

@@ -17,6 +17,7 @@ mod fs;
 mod inode;
 mod names;
 mod node;
+mod partial;
 mod shelf;
 mod watch;
 mod write_back;

@@ -14,7 +14,7 @@ use crate::fs::CachedFs;
 use crate::node::Node;
 
 /// Changes are told apart by pieces of so many bytes.
-const BLOCK: u64 = 64 << 10;
+pub const BLOCK: u64 = 64 << 10;
 /// As much is given to a driver at once.
 const PIECE: usize = 1 << 20;
 
@@ -27,14 +27,18 @@ impl Clean {
     /// Takes note of the content of a file.
     pub fn of(file: BorrowedFd<'_>) -> Result<Self> {
         let mut clean = Self::default();
-        let size = size_of(file)?;
-        each_block(file, size, |block, bytes| {
+        clean.add(file, 0, size_of(file)?)?;
+        Ok(clean)
+    }
+
+    /// Takes note of a range that was just filled.
+    pub fn add(&mut self, file: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
+        each_block(file, start, end, |block, bytes| {
             if let Some(number) = number_of(bytes) {
-                clean.0.insert(block, Some(number));
+                self.0.insert(block, Some(number));
             }
             Ok(())
-        })?;
-        Ok(clean)
+        })
     }
 
     /// The file was cut, or has grown by zeros.
@@ -62,12 +66,17 @@ fn size_of(file: BorrowedFd<'_>) -> Result<u64> {
     Ok(u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0))
 }
 
-/// Hands over the pieces of a file that are not holes, each once and in order, up to `size`.
-fn each_block(file: BorrowedFd<'_>, size: u64, mut take: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+/// Hands over the pieces of a file that are not holes, each once and in order, from `at`, where one begins, up to `size`.
+fn each_block(
+    file: BorrowedFd<'_>,
+    mut at: u64,
+    size: u64,
+    mut take: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
     let mut buffer = vec![0; usize::try_from(size.min(BLOCK)).unwrap_or(0)];
-    let mut at = 0;
     while at < size {
         at = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(data) if data >= size => return Ok(()),
             Ok(data) => data / BLOCK * BLOCK,
             Err(Errno::NXIO) => return Ok(()),
             Err(_) => at,
@@ -135,7 +144,7 @@ fn write_changes(behind: &mut Behind, backing: BorrowedFd<'_>, size: u64) -> Res
     let mut is_changed = false;
     let mut run = Run { at: 0, bytes: Vec::new(), blocks: Vec::new() };
     let mut missing: HashMap<u64, ()> = behind.clean.0.keys().map(|block| (*block, ())).collect();
-    each_block(backing, size, |block, bytes| {
+    each_block(backing, 0, size, |block, bytes| {
         missing.remove(&block);
         let number = number_of(bytes);
         let known = behind.clean.0.get(&block).copied();
@@ -228,7 +237,9 @@ impl CachedFs {
     }
 
     fn write_back_locked(&self, node: &Node, state: &mut State) -> Result<()> {
-        let Some(behind) = state.behind.as_mut() else { return Ok(()) };
+        if state.behind.is_none() {
+            return Ok(());
+        }
         let backing = self.shelf.open(node.serial, OFlags::RDONLY)?;
         // Looked for first: what nobody writes from now on is complete.
         let is_written = umvu_sys::file::is_open_for_writing(backing.as_fd());
@@ -236,6 +247,8 @@ impl CachedFs {
         if node.is_removed() {
             return Ok(());
         }
+        self.fill_what_is_written(node, state, backing.as_fd())?;
+        let Some(behind) = state.behind.as_mut() else { return Ok(()) };
         self.asked.waiting(|| self.bring(node, behind, backing.as_fd()))?;
         if !is_written {
             state.behind = None;

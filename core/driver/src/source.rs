@@ -37,7 +37,11 @@ pub fn open_source(inode: &InodeRef, caller: &Caller<'_>, use_: Use) -> Result<A
     let claim = if inode.kind()? == FileKind::BlockDevice { OFlags::EXCL } else { OFlags::empty() };
     match inode.open(caller, access | claim | OFlags::CLOEXEC)? {
         Opened::Device(device) => Ok(Arc::new(DeviceStorage::new(device, use_)?)),
-        Opened::File(fd) => {
+        opened @ (Opened::File(_) | Opened::Attended(..)) => {
+            let (fd, attendant) = match opened {
+                Opened::Attended(fd, attendant) => (fd, Some(attendant)),
+                other => (other.into_file()?, None),
+            };
             let how = match use_ {
                 Use::Read => FlockOperation::NonBlockingLockShared,
                 Use::Write => FlockOperation::NonBlockingLockExclusive,
@@ -50,7 +54,8 @@ pub fn open_source(inode: &InodeRef, caller: &Caller<'_>, use_: Use) -> Result<A
             }
             // Of a device of the host stat(2) tells no size.
             let size = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))?;
-            Ok(Arc::new(FileStorage::new(File::from(fd), 0, size, use_ == Use::Read)))
+            let storage = FileStorage::new(File::from(fd), 0, size, use_ == Use::Read);
+            Ok(Arc::new(storage.inside(inode, attendant)))
         }
         Opened::Text(_) => Err(Errno::NOTBLK),
     }

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
-use umvu_interface::{Errno, Result};
+use umvu_interface::{Attendant, Errno, InodeRef, Result};
 
 /// A row of bytes of a fixed size: a file, a device, a part of either.
 pub trait Storage: Send + Sync {
@@ -46,18 +47,34 @@ pub trait Storage: Send + Sync {
 }
 
 /// A file of the host, or a piece of one.
-#[derive(Debug)]
 pub struct FileStorage {
     file: File,
     start: u64,
     size: u64,
     is_read_only: bool,
+    /// The object of a view whose content it is, if its file system is told of writes late.
+    inode: Option<InodeRef>,
+    /// Who brings what is not there yet.
+    attendant: Option<Arc<dyn Attendant>>,
 }
 
 impl FileStorage {
     /// Takes `size` bytes of a file from `start`. The file must be open for what is to be done with it.
     pub fn new(file: File, start: u64, size: u64, is_read_only: bool) -> Self {
-        Self { file, start, size, is_read_only }
+        Self { file, start, size, is_read_only, inode: None, attendant: None }
+    }
+
+    /// Says of which object of a view it is the content, and who brings it.
+    pub fn inside(self, inode: &InodeRef, attendant: Option<Arc<dyn Attendant>>) -> Self {
+        let is_told_late = inode.filesystem().writes_back();
+        Self { inode: is_told_late.then(|| inode.clone()), attendant, ..self }
+    }
+
+    fn bring(&self, at: u64, length: usize) -> Result<()> {
+        match &self.attendant {
+            Some(attendant) => attendant.fill(at, at.saturating_add(length as u64)),
+            None => Ok(()),
+        }
     }
 
     fn place(&self, offset: u64, length: usize) -> Result<u64> {
@@ -81,6 +98,7 @@ impl Storage for FileStorage {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let at = self.place(offset, buffer.len())?;
+        self.bring(at, buffer.len())?;
         self.file.read_exact_at(buffer, at).map_err(|error| errno(&error))
     }
 
@@ -89,6 +107,7 @@ impl Storage for FileStorage {
             return Err(Errno::ROFS);
         }
         let at = self.place(offset, bytes.len())?;
+        self.bring(at, bytes.len())?;
         self.file.write_all_at(bytes, at).map_err(|error| errno(&error))
     }
 
@@ -96,12 +115,17 @@ impl Storage for FileStorage {
         if self.is_read_only {
             return Ok(());
         }
-        self.file.sync_data().map_err(|error| errno(&error))
+        self.file.sync_data().map_err(|error| errno(&error))?;
+        match &self.inode {
+            Some(inode) => inode.filesystem().sync_object(&**inode),
+            None => Ok(()),
+        }
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<()> {
         let size = usize::try_from(length).map_err(|_| Errno::IO)?;
         let at = self.place(offset, size)?;
+        self.bring(at, size)?;
         let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
         match rustix::fs::fallocate(&self.file, flags, at, length) {
             // Not every file system of the host has holes: the bytes stay, which is allowed.
@@ -116,6 +140,7 @@ impl Storage for FileStorage {
         }
         let size = usize::try_from(length).map_err(|_| Errno::IO)?;
         let at = self.place(offset, size)?;
+        self.bring(at, size)?;
         let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
         match rustix::fs::fallocate(&self.file, flags, at, length) {
             Err(Errno::OPNOTSUPP | Errno::NODEV) => write_zeros(self, offset, length),

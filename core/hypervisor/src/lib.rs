@@ -4,7 +4,7 @@
 //! -> `resolve` and `mount` -> the inodes of a file system, and back as a `call::Reply`.
 //!
 //! Lock order: `View::change`, then the locks of a file system, then `States`. No lock is held while a guest is
-//! answered, nor across a call that may block, except `View::change` while something is mounted.
+//! answered, nor across a call that may block, except `View::change` while something is mounted or unmounted.
 
 mod abi;
 mod abi_i386;

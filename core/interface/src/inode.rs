@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use rustix::fs::OFlags;
 
-use crate::{Caller, Ending, Errno, MountError, Name, OpenDevice, Program, ProgramClaim, Result, TextFile};
+use crate::{Attendant, Caller, Ending, Errno, MountError, Name, OpenDevice, Program, ProgramClaim, Result, TextFile};
 
 /// A shared inode.
 pub type InodeRef = Arc<dyn Inode>;
@@ -273,16 +273,23 @@ pub enum Opened {
     Text(TextFile),
     /// A device whose calls are answered one by one.
     Device(Arc<dyn OpenDevice>),
+    /// A real descriptor of a file that is attended to.
+    Attended(OwnedFd, Arc<dyn Attendant>),
 }
 
 impl Opened {
-    /// Gives the descriptor of a file.
+    /// Gives the descriptor of a file, when all of it is there.
     ///
     /// # Errors
     /// - `EOPNOTSUPP`: it is none.
+    /// - what its content could not be brought for.
     pub fn into_file(self) -> Result<OwnedFd> {
         match self {
             Self::File(fd) => Ok(fd),
+            Self::Attended(fd, attendant) => {
+                attendant.fill(0, u64::MAX)?;
+                Ok(fd)
+            }
             Self::Text(_) | Self::Device(_) => Err(Errno::OPNOTSUPP),
         }
     }

@@ -4,6 +4,7 @@
 //! alone; it claims *things* (a file system type, an identity), never system calls.
 
 mod access;
+mod attendant;
 mod blocking;
 mod caller;
 mod claimed;
@@ -20,6 +21,7 @@ mod text_fs;
 mod user_namespace;
 
 pub use access::{may_access, may_delete, Access};
+pub use attendant::Attendant;
 pub use blocking::{blocking, on_blocking};
 pub use caller::{Caller, Capabilities, Credentials, Ids, Origin};
 pub use claimed::ClaimedDevice;

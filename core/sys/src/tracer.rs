@@ -12,11 +12,13 @@ use nix::sys::ptrace;
 use crate::redirect::Regs;
 use crate::{check, from_nix, guest, Errno};
 
-/// What has become of a traced thread. All but [`Event::Gone`] leave it stopped until it is let on.
+/// What has become of a traced thread. All but [`Event::Gone`] and [`Event::Woken`] leave it stopped until it is let on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// It begins a call of a 64-bit program: [`Tracer::regs`] has number and arguments.
     Entry,
+    /// It begins a call of another sort of program, which is not understood.
+    Foreign,
     /// It has returned from a call.
     Exit,
     /// It is about to take a signal.
@@ -29,6 +31,8 @@ pub enum Event {
     Executed(u32),
     /// It has ended.
     Gone,
+    /// Nothing has happened, but for a signal to the tracing thread.
+    Woken,
 }
 
 /// The calling thread as a tracer. It is not `Send`, because the tracer of a thread is a thread.
@@ -80,7 +84,7 @@ impl Tracer {
     pub fn next_event(&mut self) -> Option<(u32, Event)> {
         while !self.threads.is_empty() {
             let (tid, change) = match look(libc::P_ALL, 0, 0) {
-                Err(Errno::INTR) => continue,
+                Err(Errno::INTR) => return Some((0, Event::Woken)),
                 Err(_) => return None,
                 Ok(None) => continue,
                 Ok(Some(found)) => found,
@@ -147,6 +151,7 @@ impl Tracer {
         let info = guest::nix_pid(tid).map(ptrace::syscall_info);
         match info {
             Ok(Ok(info)) if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY && info.arch == ARCH => Event::Entry,
+            Ok(Ok(info)) if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY => Event::Foreign,
             Ok(Ok(info)) if info.op == libc::PTRACE_SYSCALL_INFO_EXIT => Event::Exit,
             _ => Event::Stop,
         }

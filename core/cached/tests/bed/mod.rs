@@ -41,6 +41,8 @@ pub struct Inside {
     pub keep: Option<Keep>,
     pub valid: Option<Duration>,
     pub is_unmounted: bool,
+    /// Whether it says that it may have to wait for a guest.
+    pub blocks: bool,
 }
 
 /// The driver.
@@ -392,6 +394,10 @@ impl Driver for Memory {
         drop(self.ask()?);
         self.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn may_block(&self) -> bool {
+        self.lock().blocks
     }
 
     fn unmount(&self) -> Result<()> {

@@ -1,11 +1,12 @@
 //! Files that guests have open and that the kernel does not have: texts, files whose writes are answered by their file
-//! system, and devices.
+//! system, devices, and files of the host that are attended to.
 //!
 //! The filter lets read(2) and write(2) through, so a guest with such a descriptor is traced for as long as it has it:
 //! `watch`. `transfer` reads what a call is from its registers; `text` and `device` answer it. What the guest has is a
 //! sealed memfd: with the text in it, or, for a device, empty, which keeps the position. A write that nobody sees fails
 //! with `EPERM`, and a read of a device finds its end. Knows no particular file.
 
+mod attend;
 mod device;
 mod text;
 mod transfer;
@@ -17,9 +18,10 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustix::fs::{inotify, MemfdFlags, Mode, OFlags, SealFlags};
-use umvu_interface::{Control, Errno, OpenDevice, Result, TextFile};
+use umvu_interface::{Attendant, Control, Errno, OpenDevice, Result, TextFile};
 use umvu_sys::redirect::Regs;
 use umvu_sys::seccomp::CloseOnExec;
+use umvu_table::i386::Abi;
 
 use crate::call::{Call, Fail, Outcome, Reply};
 use crate::mount::Location;
@@ -64,6 +66,8 @@ pub struct Controls {
     by_inode: DashMap<(u64, u64), Arc<OpenFile>>,
     by_watch: DashMap<i32, (u64, u64)>,
     watched: DashMap<u32, Mutex<Option<AtReturn>>>,
+    /// Files of the host that are attended to.
+    attended: DashMap<(u64, u64), Arc<dyn Attendant>>,
 }
 
 impl Controls {
@@ -78,6 +82,7 @@ impl Controls {
             by_inode: DashMap::new(),
             by_watch: DashMap::new(),
             watched: DashMap::new(),
+            attended: DashMap::new(),
         })
     }
 
@@ -148,7 +153,9 @@ impl Controls {
         let Ok(descriptors) = std::fs::read_dir(format!("/proc/{tid}/fd")) else { return false };
         descriptors.flatten().any(|entry| {
             let Ok(stat) = rustix::fs::stat(entry.path()) else { return false };
-            self.find(stat.st_dev, stat.st_ino).is_some_and(|open| open.is_watched())
+            let number = (stat.st_dev, stat.st_ino);
+            let is_attended = || self.attended.get(&number).is_some_and(|file| !file.is_done());
+            self.find(stat.st_dev, stat.st_ino).is_some_and(|open| open.is_watched()) || is_attended()
         })
     }
 }
@@ -175,6 +182,40 @@ pub fn open_device(
     cloexec: CloseOnExec,
 ) -> Outcome {
     hand_out(call, place, b"", Served::Device(DeviceFile::new(device, flags)), flags, cloexec)
+}
+
+/// Gives a guest a file that is attended to, and has it watched for as long as that is needed.
+///
+/// # Errors
+/// - `EMFILE`, `ENFILE`, `ENOMEM`: the host's.
+/// - what its content could not be brought for.
+pub fn open_attended(call: &Call, fd: OwnedFd, file: Arc<dyn Attendant>, cloexec: CloseOnExec) -> Outcome {
+    let controls = &call.supervisor.controls;
+    controls.attended.retain(|_, known| !known.is_done());
+    // Calls of 32-bit programs are not understood.
+    if call.request.abi != Abi::X86_64 {
+        return Ok(Reply::Aside(Box::new(move |_| all_of(fd, &*file, cloexec))));
+    }
+    let stat = rustix::fs::fstat(&fd)?;
+    controls.attended.insert((stat.st_dev, stat.st_ino), file.clone());
+    if controls.watched.contains_key(&call.tid()) {
+        return Ok(Reply::Descriptor(fd, cloexec));
+    }
+    Ok(Reply::Aside(Box::new(move |call| match watch::Watch::begin(call) {
+        Ok(watch) => {
+            call.answer(Ok(Reply::Descriptor(fd, cloexec)));
+            watch.run();
+            Ok(Reply::Answered)
+        }
+        Err(Errno::SRCH) => Err(Fail::Gone),
+        // Somebody else traces it.
+        Err(_) => all_of(fd, &*file, cloexec),
+    })))
+}
+
+fn all_of(fd: OwnedFd, file: &dyn Attendant, cloexec: CloseOnExec) -> Outcome {
+    file.fill(0, u64::MAX)?;
+    Ok(Reply::Descriptor(fd, cloexec))
 }
 
 fn hand_out(

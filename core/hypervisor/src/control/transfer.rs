@@ -110,6 +110,11 @@ fn at_or_position(register: u64) -> At {
     }
 }
 
+/// The number of a descriptor in a register, of which the kernel takes the low half.
+pub fn number(register: u64) -> Option<i32> {
+    Some(i32::from_ne_bytes(u32::try_from(register & 0xffff_ffff).ok()?.to_ne_bytes()))
+}
+
 impl Transfer {
     /// Reads the registers of a thread that begins a call; `None` for one that does nothing of this.
     pub fn of(regs: &Regs) -> Option<Self> {
@@ -167,6 +172,17 @@ impl Transfer {
         Some(Self { what, ends })
     }
 
+    /// The descriptors that it names, and what it does with each.
+    pub fn descriptors(&self) -> impl Iterator<Item = (i32, Role)> + '_ {
+        let named = self.ends.iter().flatten();
+        named.filter_map(|end| Some((number(end.fd)?, end.role)))
+    }
+
+    /// What it does.
+    pub fn what(&self) -> &What {
+        &self.what
+    }
+
     /// Answers the call by a thread if that is done here: what it returns, and which argument must lead nowhere for
     /// the kernel to do nothing.
     pub fn answer(&self, opener: &Call, tid: u32) -> Option<(u64, Argument)> {
@@ -174,8 +190,7 @@ impl Transfer {
     }
 
     fn answer_for(&self, opener: &Call, tid: u32, end: End) -> Option<u64> {
-        // The kernel takes the low half.
-        let fd = i32::from_ne_bytes(u32::try_from(end.fd & 0xffff_ffff).ok()?.to_ne_bytes());
+        let fd = number(end.fd)?;
         let stat = rustix::fs::stat(format!("/proc/{tid}/fd/{fd}")).ok()?;
         let open = opener.supervisor.controls.find(stat.st_dev, stat.st_ino)?;
         let takes = match &open.served {
@@ -219,6 +234,11 @@ impl Data {
     /// - `EINVAL`: too many, or longer than anything is.
     /// - `EFAULT`: the array is not readable.
     pub fn pieces(&self, call: &Call) -> Result<Vec<(u64, usize)>> {
+        self.pieces_of(call.tid())
+    }
+
+    /// As [`Data::pieces`], in the memory of a thread.
+    pub fn pieces_of(&self, tid: u32) -> Result<Vec<(u64, usize)>> {
         /// `UIO_MAXIOV`.
         const MOST: u64 = 1024;
         /// `MAX_RW_COUNT`.
@@ -232,7 +252,7 @@ impl Data {
             Self::Vectors(address, count) => {
                 let count = usize::try_from(count).ok().filter(|n| *n as u64 <= MOST).ok_or(Errno::INVAL)?;
                 let mut vectors = vec![0; count * 16];
-                guest::read_exact(call.tid(), address, &mut vectors)?;
+                guest::read_exact(tid, address, &mut vectors)?;
                 let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
                 let piece = |vector: &[u8]| Ok((word(&vector[..8]), length(word(&vector[8..]))?));
                 vectors.chunks_exact(16).map(piece).collect::<Result<_>>()?

@@ -5,12 +5,15 @@
 //! registers that a worker wants changed are changed here, where the thread's tracer is.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use umvu_interface::{Errno, Result};
 use umvu_sys::redirect::Regs;
 use umvu_sys::tracer::{Event, Tracer};
 
+use super::attend::{self, Asking, Done};
 use super::transfer::Transfer;
 use crate::call::Call;
 
@@ -22,6 +25,8 @@ pub struct Watch<'a> {
     calls: HashMap<u32, InCall>,
     /// Threads that are let go when they stop without a descriptor.
     leaving: HashSet<u32>,
+    /// Threads that wait at the beginning of a call.
+    jobs: Vec<Job>,
 }
 
 /// A call that a thread is in.
@@ -29,6 +34,15 @@ struct InCall {
     nr: u64,
     /// The registers that the program will see instead of what the kernel did.
     instead: Option<Box<Regs>>,
+    /// Whether a file may need no attendant any more.
+    may_be_done: bool,
+}
+
+/// Attendants that are asked on another thread: they may wait for a guest, perhaps one that is watched here.
+struct Job {
+    tid: u32,
+    regs: Regs,
+    done: Arc<Mutex<Option<Done>>>,
 }
 
 impl<'a> Watch<'a> {
@@ -38,6 +52,7 @@ impl<'a> Watch<'a> {
     /// - `EPERM`: a thread of it is traced by somebody else.
     /// - `ESRCH`: it is gone.
     pub fn begin(opener: &'a Call) -> Result<Self> {
+        umvu_sys::process::on_signal_interrupt(WAKES)?;
         let mut tracer = Tracer::new();
         {
             let _begins = opener.supervisor.tracing.read_recursive();
@@ -54,7 +69,7 @@ impl<'a> Watch<'a> {
         for tid in tracer.threads() {
             opener.supervisor.controls.watched.insert(tid, Mutex::default());
         }
-        Ok(Self { opener, tracer, calls: HashMap::new(), leaving: HashSet::new() })
+        Ok(Self { opener, tracer, calls: HashMap::new(), leaving: HashSet::new(), jobs: Vec::new() })
     }
 
     /// Watches until nobody has such a descriptor any more.
@@ -63,15 +78,20 @@ impl<'a> Watch<'a> {
             if let Err(errno) = self.take(tid, event) {
                 tracing::debug!(tid, %errno, "a watched guest is gone");
             }
+            self.finish_jobs();
         }
     }
 
     fn take(&mut self, tid: u32, event: Event) -> Result<()> {
         let watched = &self.opener.supervisor.controls.watched;
+        if event == Event::Woken {
+            return Ok(());
+        }
         if event != Event::Gone && !watched.contains_key(&tid) {
             watched.insert(tid, Mutex::default());
         }
         match event {
+            Event::Woken => Ok(()),
             Event::Gone => {
                 self.forget(tid);
                 Ok(())
@@ -79,13 +99,15 @@ impl<'a> Watch<'a> {
             Event::Executed(former) => {
                 if former != tid {
                     self.forget(former);
-                    self.calls.insert(tid, InCall { nr: EXECVE, instead: None });
+                    self.calls.insert(tid, InCall { nr: EXECVE, instead: None, may_be_done: false });
                 }
                 self.tracer.go_on(tid, 0)
             }
-            Event::Entry => {
-                self.begins(tid)?;
-                self.tracer.go_on(tid, 0)
+            Event::Entry => self.begins(tid),
+            Event::Foreign => {
+                // What it reads is not understood.
+                let regs = self.tracer.regs(tid)?;
+                self.attend(tid, regs, attend::before_anything(self.opener, tid))
             }
             Event::Exit => {
                 let may_close = self.returns(tid)?;
@@ -108,21 +130,87 @@ impl<'a> Watch<'a> {
     }
 
     /// A thread begins a call: one through such a descriptor is answered here, and the kernel is given one to the
-    /// same effect on registers that fails.
+    /// same effect on registers that fails; before others, attendants are asked.
     fn begins(&mut self, tid: u32) -> Result<()> {
         let regs = self.tracer.regs(tid)?;
-        let mut instead = None;
         if let Some(transfer) = Transfer::of(&regs) {
             if let Some((result, argument)) = transfer.answer(self.opener, tid) {
                 // No descriptor has this number, and nothing but that comes of the call.
                 let mut harmless = regs;
                 *argument.of(&mut harmless) = u64::MAX;
                 self.tracer.set_regs(tid, &harmless)?;
-                instead = Some(Box::new(Regs { rax: result, orig_rax: u64::MAX, ..regs }));
+                let instead = Some(Box::new(Regs { rax: result, orig_rax: u64::MAX, ..regs }));
+                self.calls.insert(tid, InCall { nr: regs.orig_rax, instead, may_be_done: false });
+                return self.tracer.go_on(tid, 0);
             }
         }
-        self.calls.insert(tid, InCall { nr: regs.orig_rax, instead });
-        Ok(())
+        let askings = attend::before(self.opener, tid, &regs);
+        self.attend(tid, regs, askings)
+    }
+
+    /// Asks attendants, and lets the thread go on when they have answered.
+    fn attend(&mut self, tid: u32, regs: Regs, askings: Vec<Asking>) -> Result<()> {
+        if askings.is_empty() {
+            return self.attended(tid, regs, Done::Well(false));
+        }
+        if !attend::may_wait(&askings) {
+            return self.attended(tid, regs, attend::ask(&askings));
+        }
+        let done = Arc::new(Mutex::new(None));
+        let own = done.clone();
+        let waiting = u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(0);
+        let ask = move || {
+            *own.lock() = Some(attend::ask(&askings));
+            // Until it is taken, or nobody is there to take it: the signal is lost on who does not wait yet.
+            while Arc::strong_count(&own) > 1 && own.lock().is_some() {
+                if let Err(errno) = umvu_sys::process::interrupt_thread(waiting, WAKES) {
+                    tracing::debug!(%errno, "a thread that watches guests is gone");
+                    return;
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        };
+        match std::thread::Builder::new().name("attendant".into()).stack_size(256 << 10).spawn(ask) {
+            Ok(_) => {
+                self.jobs.push(Job { tid, regs, done });
+                Ok(())
+            }
+            Err(_) => self.attended(tid, regs, Done::Failed(Errno::NOMEM)),
+        }
+    }
+
+    /// Lets threads go on whose attendants have answered.
+    fn finish_jobs(&mut self) {
+        let mut finished = Vec::new();
+        self.jobs.retain(|job| match job.done.lock().take() {
+            Some(done) => {
+                finished.push((job.tid, job.regs, done));
+                false
+            }
+            None => true,
+        });
+        for (tid, regs, done) in finished {
+            if let Err(errno) = self.attended(tid, regs, done) {
+                tracing::debug!(tid, %errno, "a watched guest is gone");
+            }
+        }
+    }
+
+    /// A thread at the beginning of a call goes on.
+    fn attended(&mut self, tid: u32, regs: Regs, done: Done) -> Result<()> {
+        let result = |errno: Errno| u64::from_ne_bytes((-i64::from(errno.raw_os_error())).to_ne_bytes());
+        let returns = |errno| Some(Box::new(Regs { rax: result(errno), orig_rax: u64::MAX, ..regs }));
+        let (instead, may_be_done) = match done {
+            Done::Well(may_be_done) => (None, may_be_done),
+            Done::Failed(errno) => {
+                // No call has this number.
+                self.tracer.set_regs(tid, &Regs { orig_rax: u64::MAX, ..regs })?;
+                (returns(errno), false)
+            }
+            Done::ClosedBadly(errno) => (if regs.orig_rax == CLOSE_ONE { returns(errno) } else { None }, false),
+        };
+        self.calls.insert(tid, InCall { nr: regs.orig_rax, instead, may_be_done });
+        self.tracer.go_on(tid, 0)
     }
 
     /// A thread has returned from a call: tells whether descriptors may have been closed by it.
@@ -137,7 +225,7 @@ impl<'a> Watch<'a> {
             (None, None) => {}
         }
         // Of a call whose beginning was not seen, or not understood, anything can be true.
-        Ok(call.is_none_or(|call| CLOSE.contains(&call.nr)))
+        Ok(call.is_none_or(|call| call.may_be_done || CLOSE.contains(&call.nr)))
     }
 
     /// Lets a thread go if its process has no descriptor left, and the others that share its table with it.
@@ -165,7 +253,11 @@ impl Drop for Watch<'_> {
     }
 }
 
+/// What wakes a thread that waits for guests.
+const WAKES: rustix::process::Signal = rustix::process::Signal::USR2;
+
 const EXECVE: u64 = 59;
+const CLOSE_ONE: u64 = 3;
 
 /// Calls after which a process may have one descriptor less: close, dup2, dup3, close_range, execve, execveat, unshare.
 const CLOSE: [u64; 7] = [3, 33, 292, 436, EXECVE, 322, 272];

@@ -4,7 +4,7 @@ use rustix::fs::OFlags;
 use umvu_interface::{Errno, FileKind, Result};
 
 use crate::call::{Call, EmptyPath, Outcome, Reply};
-use crate::handlers::open_object::{hand_out, open_place, How};
+use crate::handlers::open_object::{give, open_place, How};
 use crate::handlers::tree::{self, creatable};
 use crate::mount::Location;
 use crate::protected;
@@ -187,7 +187,7 @@ fn create_or_open(call: &Call, dirfd: i32, path: &[u8], how: How) -> Outcome {
             let flags = how.flags & !(OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::TRUNC);
             let made = call.as_caller(|caller| directory.inode.create_open(caller, &name, mode, flags));
             match made {
-                Ok((_, opened)) => hand_out(&directory, opened, how),
+                Ok((_, opened)) => give(call, &directory, opened, how),
                 // Somebody was faster.
                 Err(Errno::EXIST) if !how.flags.contains(OFlags::EXCL) => {
                     open_existing(call, &directory, &tree::child(call, &directory, &name)?, how, path)
@@ -215,7 +215,7 @@ fn tmpfile(call: &Call, place: &Location, how: How) -> Outcome {
     creatable(call, place)?;
     let mode = tree::creation_mode(call, place, how.mode)?;
     let opened = call.as_caller(|caller| place.inode.tmpfile(caller, mode, how.flags))?;
-    hand_out(place, opened, how)
+    give(call, place, opened, how)
 }
 
 /// `name_to_handle_at(dirfd, path, handle, mount_id, flags)`: what can be asked is judged, and no handle is given.

@@ -150,13 +150,24 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
         Opened::Device(device) => {
             return crate::control::open_device(call, place, device, flags, how.close_on_exec());
         }
-        opened @ Opened::File(_) => opened,
+        opened @ (Opened::File(_) | Opened::Attended(..)) => opened,
     };
     if strips.is_some() {
         let change = SetAttr { mode: strips, ..SetAttr::default() };
         call.as_caller(|caller| place.inode.set_attr(caller, &change))?;
     }
-    hand_out(place, opened, how)
+    give(call, place, opened, how)
+}
+
+/// Gives the guest what it has opened, and has it watched if that is attended to.
+pub fn give(call: &Call, place: &Location, opened: Opened, how: How) -> Outcome {
+    match opened {
+        Opened::Attended(fd, attendant) => {
+            mark(place, &fd)?;
+            crate::control::open_attended(call, fd, attendant, how.close_on_exec())
+        }
+        opened => hand_out(place, opened, how),
+    }
 }
 
 /// The module's device whose numbers a node has.
@@ -244,11 +255,16 @@ fn open_directory(call: &Call, place: &Location, how: How) -> Outcome {
 /// Gives the guest a descriptor, marked with the mount it came through.
 pub fn hand_out(place: &Location, opened: Opened, how: How) -> Outcome {
     let fd = opened.into_file()?;
-    let mark = place.mount.mark();
-    if mark > 0 {
-        umvu_sys::file::set_mark(fd.as_fd(), mark)?;
-    }
+    mark(place, &fd)?;
     Ok(Reply::Descriptor(fd, how.close_on_exec()))
+}
+
+/// Marks a descriptor with the mount that it came through.
+fn mark(place: &Location, fd: &OwnedFd) -> Result<()> {
+    match place.mount.mark() {
+        mark if mark > 0 => umvu_sys::file::set_mark(fd.as_fd(), mark),
+        _ => Ok(()),
+    }
 }
 
 /// Checks access where the kernel's own check does not answer for it.

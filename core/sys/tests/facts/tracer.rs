@@ -29,7 +29,7 @@ fn trace(guest: &Guest, mut rare: impl FnMut(&mut Tracer, u32) -> Option<u64>) {
     let mut result = None;
     while let Some((tid, event)) = tracer.next_event() {
         let gone = match event {
-            Event::Gone => continue,
+            Event::Gone | Event::Woken => continue,
             Event::Entry if tracer.regs(tid).unwrap().orig_rax == RARE as u64 => {
                 result = rare(&mut tracer, tid);
                 if result.is_none() {
@@ -47,7 +47,7 @@ fn trace(guest: &Guest, mut rare: impl FnMut(&mut Tracer, u32) -> Option<u64>) {
             }
             Event::Signal(signal) => tracer.go_on(tid, signal),
             Event::JobStop => tracer.listen(tid),
-            Event::Entry | Event::Stop | Event::Executed(_) => tracer.go_on(tid, 0),
+            Event::Entry | Event::Foreign | Event::Stop | Event::Executed(_) => tracer.go_on(tid, 0),
         };
         assert!(matches!(gone, Ok(()) | Err(Errno::SRCH)));
     }
