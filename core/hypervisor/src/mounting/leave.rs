@@ -120,7 +120,7 @@ impl End {
     /// What the file system could not write.
     fn wait(&self, call: &Call) -> std::result::Result<(), Errno> {
         /// Others may be in the middle of a call.
-        const HELD: u32 = 50;
+        const HELD: u32 = 100;
         const STEP: Duration = Duration::from_millis(20);
         let is_ours = |mount: &Arc<Mount>| std::ptr::addr_eq(Arc::as_ptr(&mount.filesystem), self.filesystem.as_ptr());
         let is_mounted = call.supervisor.states.all().iter().any(|state| {
@@ -132,10 +132,8 @@ impl End {
         }
         let mut held = 0;
         loop {
-            // Records of processes that stood there go in the second round that does not see them.
-            if held < 3 {
-                call.supervisor.sweep_own_states();
-            }
+            // Records of processes that stood there go in the second round that does not see them, once they are buried.
+            call.supervisor.sweep_own_states();
             if let Some(outcome) = self.ending.wait(STEP) {
                 return outcome;
             }
