@@ -6,6 +6,7 @@ mod acl;
 mod device;
 mod error;
 mod file;
+mod mend;
 mod names;
 mod raw;
 mod state;
@@ -313,7 +314,7 @@ impl Driver for Ext {
                 }
             };
             state.made(info.number);
-            state.changed(directory, true);
+            state.changed_entries(directory);
             Ok(self.found(state, &info))
         })
     }
@@ -323,7 +324,7 @@ impl Driver for Ext {
         self.change(&[inode, directory], |state| {
             let info = state.ext.hard_link(inode, directory, name_of(name)?)?;
             state.changed(inode, false);
-            state.changed(directory, true);
+            state.changed_entries(directory);
             Ok(self.found(state, &info))
         })
     }
@@ -341,7 +342,7 @@ impl Driver for Ext {
                 (RemoveKind::Directory, true) => state.ext.remove_empty_directory(directory, name)?,
             };
             state.changed(info.number, false);
-            state.changed(directory, true);
+            state.changed_entries(directory);
             state.unlinked(outcome)
         })
     }
@@ -379,8 +380,8 @@ impl Driver for Ext {
             }
             let outcome = state.ext.rename(directory, name, new_directory, new_name, options)?;
             state.changed(moved.number, false);
-            state.changed(directory, true);
-            state.changed(new_directory, true);
+            state.changed_entries(directory);
+            state.changed_entries(new_directory);
             match outcome.replaced {
                 Some(replaced) => state.unlinked(replaced),
                 None => Ok(()),
@@ -471,10 +472,16 @@ impl Driver for Ext {
     }
 
     fn unmount(&self) -> Result<()> {
-        self.with(|state| {
+        let directories = self.with(|state| {
             state.reap_all()?;
-            state.ext.unmount()
+            state.ext.unmount()?;
+            Ok(state.take_directories())
         })?;
+        if !directories.is_empty() {
+            self.image.begin_call();
+            mend::count_blocks(&self.image, &self.superblock, &directories)?;
+            mend::mark_bitmap_ends(&self.image, &self.superblock)?;
+        }
         self.image.flush()
     }
 }

@@ -1,5 +1,6 @@
 //! What rsext4 does not give: the superblock before it is mounted, and parts of seconds. Follows `fs/ext4/ext4.h`.
 
+use rsext4::crc32c::crc32c_append;
 use umvu_interface::{Errno, Result, Timestamp};
 
 use crate::fields::Fields;
@@ -21,9 +22,11 @@ pub struct Superblock {
     incompatible: u32,
     read_only_compatible: u32,
     first_block: u64,
+    inodes: u32,
     inodes_per_group: u32,
     inode_size: u64,
     descriptor_size: u64,
+    checksum_seed: Option<u32>,
 }
 
 /// The times of an inode: access, modification, change, creation.
@@ -48,7 +51,15 @@ impl Superblock {
         let revision = long(76);
         let incompatible = long(96);
         let high = |offset: usize| if incompatible & 0x80 != 0 { u64::from(long(offset)) << 32 } else { 0 };
+        /// Inodes and others have checksums; and their seed is kept, not made of the UUID.
+        const METADATA_CSUM: u32 = 0x400;
+        const CSUM_SEED: u32 = 0x2000;
+        let seed = match incompatible & CSUM_SEED {
+            0 => crc32c_append(u32::MAX, bytes.get(0x68..0x78).unwrap_or_default()),
+            _ => long(0x270),
+        };
         let superblock = Self {
+            checksum_seed: (long(100) & METADATA_CSUM != 0).then_some(seed),
             block_size: if shift <= 6 { 1024 << shift } else { 0 },
             blocks: u64::from(long(4)) | high(0x150),
             reserved: u64::from(long(8)) | high(0x154),
@@ -58,6 +69,7 @@ impl Superblock {
             incompatible,
             read_only_compatible: long(100),
             first_block: long(20).into(),
+            inodes: long(0),
             inodes_per_group: long(40),
             inode_size: if revision == 0 { 128 } else { short(88).into() },
             descriptor_size: if incompatible & 0x80 != 0 { short(254).into() } else { 32 },
@@ -114,18 +126,62 @@ impl Superblock {
         }
     }
 
+    /// What checksums begin with, where there are any.
+    pub fn checksum_seed(&self) -> Option<u32> {
+        self.checksum_seed
+    }
+
+    /// Bytes of an inode.
+    pub fn inode_size(&self) -> u64 {
+        self.inode_size
+    }
+
+    /// Inodes that the bitmap of a group stands for.
+    pub fn inodes_in_group(&self) -> u32 {
+        self.inodes_per_group
+    }
+
+    /// Reads the descriptor of a group.
+    fn descriptor(&self, image: &Image, group: u32) -> Result<Vec<u8>> {
+        let table = (self.first_block + 1).saturating_mul(self.block_size);
+        image.read_piece(table.saturating_add(u64::from(group) * self.descriptor_size), self.descriptor_size, 1024)
+    }
+
+    /// A block number in a descriptor, as an offset: its halves stand apart.
+    fn place_in(&self, descriptor: &[u8], low: usize, high: usize) -> u64 {
+        let long = |offset: usize| Fields(descriptor.get(offset..).unwrap_or_default()).u32().unwrap_or(0);
+        let high = if self.descriptor_size >= 64 { u64::from(long(high)) << 32 } else { 0 };
+        (u64::from(long(low)) | high).saturating_mul(self.block_size)
+    }
+
+    /// Where an inode lies.
+    pub fn inode_place(&self, image: &Image, inode: u32) -> Result<u64> {
+        let index = inode.saturating_sub(1);
+        let descriptor = self.descriptor(image, index / self.inodes_per_group)?;
+        let table = self.place_in(&descriptor, 8, 40);
+        Ok(table.saturating_add(u64::from(index % self.inodes_per_group) * self.inode_size))
+    }
+
+    /// Where the inode bitmaps lie that were ever used.
+    pub fn inode_bitmaps(&self, image: &Image) -> Result<Vec<u64>> {
+        const INODE_UNINIT: u16 = 1;
+        let groups = self.inodes / self.inodes_per_group;
+        let mut places = Vec::new();
+        for group in 0..groups {
+            let descriptor = self.descriptor(image, group)?;
+            let flags = Fields(descriptor.get(18..).unwrap_or_default()).u16().unwrap_or(0);
+            // Without checksums of groups the flag means nothing, and is not there.
+            if flags & INODE_UNINIT == 0 {
+                places.push(self.place_in(&descriptor, 4, 36));
+            }
+        }
+        Ok(places)
+    }
+
     /// Reads the times of an inode as they are on the storage; parts of seconds and years behind 2038 where there are
     /// any.
     pub fn times(&self, image: &Image, inode: u32) -> Result<Times> {
-        let (group, within) =
-            ((inode.saturating_sub(1)) / self.inodes_per_group, (inode.saturating_sub(1)) % self.inodes_per_group);
-        let table = (self.first_block + 1).saturating_mul(self.block_size);
-        let descriptor = table.saturating_add(u64::from(group) * self.descriptor_size);
-        let descriptor = image.read_piece(descriptor, self.descriptor_size, 1024)?;
-        let long = |offset: usize| Fields(descriptor.get(offset..).unwrap_or_default()).u32().unwrap_or(0);
-        let high = if self.descriptor_size >= 64 { u64::from(long(40)) << 32 } else { 0 };
-        let start = (u64::from(long(8)) | high).saturating_mul(self.block_size);
-        let at = start.saturating_add(u64::from(within) * self.inode_size);
+        let at = self.inode_place(image, inode)?;
         let raw = image.read_piece(at, self.inode_size.min(256), 256)?;
         let short = |offset: usize| Fields(raw.get(offset..).unwrap_or_default()).u16().unwrap_or(0);
         let long = |offset: usize| Fields(raw.get(offset..).unwrap_or_default()).u32().unwrap_or(0);

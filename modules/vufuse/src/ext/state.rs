@@ -32,11 +32,20 @@ pub struct State {
     nameless: HashSet<InodeNumber>,
     /// Times of inodes that were changed, and are on the storage as they were before.
     times: HashMap<InodeNumber, Times>,
+    /// Directories whose entries were changed.
+    directories: HashSet<u32>,
 }
 
 impl State {
     pub fn new(ext: Mounted, now: Now) -> Self {
-        Self { ext, now, used: HashMap::new(), nameless: HashSet::new(), times: HashMap::new() }
+        Self {
+            ext,
+            now,
+            used: HashMap::new(),
+            nameless: HashSet::new(),
+            times: HashMap::new(),
+            directories: HashSet::new(),
+        }
     }
 
     pub fn looked_up(&mut self, inode: InodeNumber) {
@@ -166,6 +175,17 @@ impl State {
         if content {
             times.0[1] = now;
         }
+    }
+
+    /// The entries of a directory were changed.
+    pub fn changed_entries(&mut self, directory: InodeNumber) {
+        self.changed(directory, true);
+        self.directories.insert(directory.raw());
+    }
+
+    /// The directories whose entries were changed.
+    pub fn take_directories(&mut self) -> HashSet<u32> {
+        std::mem::take(&mut self.directories)
     }
 
     /// An inode was made.

@@ -389,6 +389,31 @@ fn a_power_cut_that_loses_what_was_not_flushed_loses_nothing_that_was_synced() {
 }
 
 #[test]
+fn a_large_directory_in_pieces_counts_its_blocks() {
+    for (name, options) in [("large", "^resize_inode"), ("large-plain", "^metadata_csum,^resize_inode")] {
+        let bed = Bed::new(&format!("ext-{name}"));
+        let to = bed.text("image");
+        // Bitmaps with an end that stands for no inode, and groups whose bitmaps were not used.
+        run("mke2fs", &["-q", "-F", "-t", "ext4", "-b", "1024", "-O", options, "-N", "6000", &to, "40M"]);
+        let driver = open(&bed.path("image"), Mode::ReadWrite);
+        let make = |directory, name: &str, what: &NewNode<'_>| {
+            who(|who| driver.create(who, directory, &Name::new(name.as_bytes()).unwrap(), what)).unwrap().node
+        };
+        let directory = make(ROOT, "directory", &NewNode::Directory { mode: 0o755 });
+        for number in 0..4000 {
+            let long = format!("{number:0>200}");
+            let node = make(directory, &long, &NewNode::Regular { mode: 0o644 });
+            if number % 3 == 0 {
+                // Its block lies between those of the directory.
+                who(|who| driver.open(who, node, OFlags::RDWR)).unwrap().write_at(0, b"content").unwrap();
+            }
+        }
+        driver.unmount().unwrap();
+        check(&bed.path("image"));
+    }
+}
+
+#[test]
 fn times_are_kept_to_the_nanosecond() {
     let bed = Bed::new("ext-times");
     run("mke2fs", &["-q", "-F", "-t", "ext4", &bed.text("image"), "8M"]);
