@@ -1,27 +1,91 @@
 //! Contents of files.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rsext4::{FileExtentState, FileExtentTarget, InodeNumber, PreallocationOptions, RangeOperation, ZeroRangeOptions};
+use rsext4::{
+    FileExtent, FileExtentState, FileExtentTarget, InodeNumber, PreallocationOptions, RangeOperation, ZeroRangeOptions,
+};
 use umvu_driver::{Contents, OpenFile, Range};
 use umvu_interface::{Errno, Result};
 
+use crate::image::Image;
+
 use super::Ext;
+
+/// Most extents of a file that are kept.
+const EXTENTS: usize = 1 << 16;
 
 /// An open file.
 pub struct File {
     filesystem: Arc<Ext>,
     inode: InodeNumber,
+    /// Where it lies, if nobody writes: it is read from there, by all at once.
+    map: OnceLock<Option<Map>>,
+}
+
+/// Where the content of a file lies.
+struct Map {
+    size: u64,
+    extents: Vec<FileExtent>,
+}
+
+impl Map {
+    fn read(&self, image: &Image, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let wanted = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
+        let mut done = 0;
+        while done < wanted {
+            let at = offset + done as u64;
+            let next = self.extents.partition_point(|extent| extent.logical_start <= at);
+            let here = next.checked_sub(1).and_then(|index| self.extents.get(index));
+            let here =
+                here.map(|extent| (extent, at - extent.logical_start)).filter(|(extent, in_it)| *in_it < extent.length);
+            let length = match (here, self.extents.get(next)) {
+                (Some((extent, in_it)), _) => extent.length - in_it,
+                (None, Some(extent)) => extent.logical_start - at,
+                (None, None) => u64::MAX,
+            };
+            let count = usize::try_from(length).unwrap_or(usize::MAX).min(wanted - done);
+            let out = &mut buffer[done..done + count];
+            match here {
+                Some((extent, in_it)) if extent.state == FileExtentState::Initialized => {
+                    image.read(extent.physical_start.saturating_add(in_it), out)?;
+                }
+                _ => out.fill(0),
+            }
+            done += count;
+        }
+        Ok(done)
+    }
 }
 
 impl File {
     pub fn new(filesystem: Arc<Ext>, inode: InodeNumber) -> Self {
-        Self { filesystem, inode }
+        Self { filesystem, inode, map: OnceLock::new() }
+    }
+
+    fn map(&self) -> Option<&Map> {
+        if !self.filesystem.is_read_only {
+            return None;
+        }
+        let read = || {
+            self.filesystem.with(|state| {
+                let size = state.ext.inode(self.inode)?.size;
+                if size == 0 {
+                    return Ok(None);
+                }
+                let map = state.ext.inode_extents(self.inode, 0, size, FileExtentTarget::Data, EXTENTS)?;
+                Ok(map.complete.then_some(Map { size, extents: map.extents }))
+            })
+        };
+        self.map.get_or_init(|| read().ok().flatten()).as_ref()
     }
 }
 
 impl OpenFile for File {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        if let Some(map) = self.map() {
+            return map.read(&self.filesystem.image, offset, buffer);
+        }
         self.filesystem.with(|state| {
             let mut done = 0;
             while done < buffer.len() {

@@ -52,6 +52,7 @@ pub enum Mode {
 pub struct Ext {
     me: Weak<Ext>,
     image: Arc<Image>,
+    is_read_only: bool,
     superblock: Superblock,
     failed: device::LastErrno,
     state: Mutex<State>,
@@ -88,6 +89,7 @@ impl Ext {
         Ok(Arc::new_cyclic(|me| Self {
             me: me.clone(),
             image,
+            is_read_only: mode != Mode::ReadWrite,
             superblock,
             failed,
             state: Mutex::new(State::new(ext, now)),
@@ -338,7 +340,7 @@ impl Driver for Ext {
             let outcome = match (kind, info.is_directory()) {
                 (RemoveKind::File, true) => return Err(Ext4Error::is_dir()),
                 (RemoveKind::Directory, false) => return Err(Ext4Error::not_dir()),
-                (RemoveKind::File, false) => state.ext.unlink(directory, name)?,
+                (RemoveKind::File, false) => state.without_device(Some(info), |ext| ext.unlink(directory, name))?,
                 (RemoveKind::Directory, true) => state.ext.remove_empty_directory(directory, name)?,
             };
             state.changed(info.number, false);
@@ -369,16 +371,18 @@ impl Driver for Ext {
             let (name, new_name) = (name_of(name)?, name_of(new_name)?);
             let moved = state.ext.lookup_child(directory, name)?.ok_or_else(Ext4Error::not_found)?;
             state.remember(&self.image, &self.superblock, &[directory, new_directory, moved.number]);
+            let mut replaced = None;
             if options != RenameOptions::EXCHANGE {
-                let replaced = state.ext.lookup_child(new_directory, new_name)?.map(|info| info.is_directory());
+                replaced = state.ext.lookup_child(new_directory, new_name)?.filter(|info| info.number != moved.number);
                 // fs/namei.c, may_delete
-                match (moved.is_directory(), replaced) {
+                match (moved.is_directory(), replaced.map(|info| info.is_directory())) {
                     (true, Some(false)) => return Err(Ext4Error::not_dir()),
                     (false, Some(true)) => return Err(Ext4Error::is_dir()),
                     _ => {}
                 }
             }
-            let outcome = state.ext.rename(directory, name, new_directory, new_name, options)?;
+            let rename = |ext: &mut state::Mounted| ext.rename(directory, name, new_directory, new_name, options);
+            let outcome = state.without_device(replaced, rename)?;
             state.changed(moved.number, false);
             state.changed_entries(directory);
             state.changed_entries(new_directory);

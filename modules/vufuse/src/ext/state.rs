@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use rsext4::{
-    DirectoryEntryType, Ext4, Ext4Error, Ext4Timestamp, FileExtentState, FileExtentTarget, FilePermissions, InodeFlags,
-    InodeInfo, InodeMetadataUpdate, InodeNumber, MountedServices, NoopObserver, UnlinkOutcome, XattrName, XattrSetMode,
+    DeviceNumber, DirectoryEntryType, Ext4, Ext4Error, Ext4Timestamp, FileExtentState, FileExtentTarget,
+    FilePermissions, InodeFlags, InodeInfo, InodeMetadataUpdate, InodeNumber, MountedServices, NoopObserver,
+    UnlinkOutcome, XattrName, XattrSetMode,
 };
 use umvu_interface::{Stat, Timestamp};
 
@@ -128,6 +129,24 @@ impl State {
         let result = self.change_content(inode, |ext| ext.truncate_inode(inode, size));
         for (XattrName { namespace, name }, value) in attributes {
             self.ext.set_xattr(inode, namespace, &name, &value, XattrSetMode::Upsert)?;
+        }
+        result
+    }
+
+    /// Removes the last name of an inode, as `remove` does. The number of a device is taken away before: rsext4 0.9.2 takes
+    /// it for the place of a block, and does not free such an inode (`collect_legacy_inode_ownership`).
+    pub fn without_device<T>(
+        &mut self,
+        info: Option<InodeInfo>,
+        remove: impl FnOnce(&mut Mounted) -> Outcome<T>,
+    ) -> Outcome<T> {
+        let device = info.filter(|info| info.links <= 1).and_then(|info| Some((info.number, info.device_number?)));
+        let Some((inode, number)) = device else { return remove(&mut self.ext) };
+        let update = |device_number| InodeMetadataUpdate { device_number: Some(device_number), ..Default::default() };
+        self.ext.update_inode_metadata(inode, update(DeviceNumber::ZERO))?;
+        let result = remove(&mut self.ext);
+        if result.is_err() {
+            self.ext.update_inode_metadata(inode, update(number))?;
         }
         result
     }

@@ -459,6 +459,34 @@ fn a_file_without_a_name_stays_while_it_is_open() {
 }
 
 #[test]
+fn special_files_come_and_go() {
+    let bed = Bed::new("ext-special");
+    for kind in ["ext2", "ext4"] {
+        run("mke2fs", &["-q", "-F", "-t", kind, &bed.text("image"), "8M"]);
+        let driver = open(&bed.path("image"), Mode::ReadWrite);
+        let numbers = [(0o020_644, (1, 3)), (0o060_600, (259, 70_000)), (0o010_640, (0, 0)), (0o140_755, (0, 0))];
+        for (mode, (major, minor)) in numbers {
+            let rdev = rustix::fs::makedev(major, minor);
+            let (one, two) = (Name::new(b"one").unwrap(), Name::new(b"two").unwrap());
+            who(|who| {
+                let what = NewNode::Special { mode, rdev };
+                let stat = driver.create(who, ROOT, &one, &what).unwrap().told.stat;
+                assert_eq!((stat.mode, stat.rdev), (mode, rdev));
+                driver.create(who, ROOT, &two, &what).unwrap();
+                driver.rename(who, ROOT, &one, ROOT, &two, RenameFlags::empty()).unwrap();
+                let node = driver.lookup(who, ROOT, &two).unwrap().node;
+                driver.link(who, node, ROOT, &one).unwrap();
+                driver.remove(who, ROOT, &two, RemoveKind::File).unwrap();
+                assert_eq!(driver.stat(who, node).unwrap().stat.rdev, rdev);
+                driver.remove(who, ROOT, &one, RemoveKind::File).unwrap();
+            });
+        }
+        driver.unmount().unwrap();
+        check(&bed.path("image"));
+    }
+}
+
+#[test]
 fn features_that_are_not_supported_are_named() {
     let bed = Bed::new("ext-features");
     for (feature, named, read_only) in [

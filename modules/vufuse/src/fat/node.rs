@@ -1,6 +1,6 @@
 //! Files and directories that somebody knows, and their contents. A node stays the same while its record goes elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use umvu_driver::{NodeId, ROOT};
@@ -31,6 +31,8 @@ pub struct State {
     pub table: Table,
     pub nodes: HashMap<NodeId, Node>,
     places: HashMap<u64, NodeId>,
+    /// Numbers that nodes have.
+    inos: HashSet<u64>,
     next: NodeId,
     is_marked: bool,
 }
@@ -40,7 +42,16 @@ impl State {
         let table = Table::new(image.clone(), layout.clone());
         let root = Node { place: None, record: root, ino: 1, lookups: 1, opens: 0, runs: None };
         let nodes = HashMap::from([(ROOT, root)]);
-        Self { image, layout, table, nodes, places: HashMap::new(), next: ROOT + 1, is_marked: false }
+        Self {
+            image,
+            layout,
+            table,
+            nodes,
+            places: HashMap::new(),
+            inos: HashSet::new(),
+            next: ROOT + 1,
+            is_marked: false,
+        }
     }
 
     pub fn node(&self, node: NodeId) -> Result<&Node> {
@@ -85,8 +96,8 @@ impl State {
         self.next += 1;
         // What has moved away from there keeps its number.
         let plain = entry.place / 32;
-        let is_free = self.nodes.values().all(|node| node.ino != plain);
-        let ino = if is_free { plain } else { (1 << 48) + node };
+        let ino = if self.inos.contains(&plain) { (1 << 48) + node } else { plain };
+        self.inos.insert(ino);
         let known =
             Node { place: Some(entry.place), record: entry.record.clone(), ino, lookups: 1, opens: 0, runs: None };
         self.nodes.insert(node, known);
@@ -112,8 +123,9 @@ impl State {
         if node == ROOT || known.lookups > 0 || known.opens > 0 {
             return Ok(());
         }
-        let (place, cluster) = (known.place, known.record.cluster);
+        let (place, cluster, ino) = (known.place, known.record.cluster, known.ino);
         self.nodes.remove(&node);
+        self.inos.remove(&ino);
         match place {
             Some(place) => {
                 self.places.remove(&place);
