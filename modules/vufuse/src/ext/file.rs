@@ -3,13 +3,15 @@
 use std::sync::{Arc, OnceLock};
 
 use rsext4::{
-    FileExtent, FileExtentState, FileExtentTarget, InodeNumber, PreallocationOptions, RangeOperation, ZeroRangeOptions,
+    Ext4Error, FileExtent, FileExtentState, FileExtentTarget, InodeNumber, PreallocationOptions, RangeOperation,
+    ZeroRangeOptions,
 };
 use umvu_driver::{Contents, OpenFile, Range};
 use umvu_interface::{Errno, Result};
 
 use crate::image::Image;
 
+use super::state::State;
 use super::Ext;
 
 /// Most extents of a file that are kept.
@@ -63,6 +65,31 @@ impl File {
         Self { filesystem, inode, map: OnceLock::new() }
     }
 
+    /// Checks that there is room for what is written: rsext4 0.9.2 keeps blocks that it has taken for a write which then
+    /// fails for want of more, and nobody owns them.
+    fn has_room(&self, state: &mut State, offset: u64, length: u64) -> core::result::Result<(), Ext4Error> {
+        /// Blocks that the extent tree of one write takes at most, and then some.
+        const TREE: u64 = 8;
+        let block = self.filesystem.superblock.block_size;
+        let wanted = offset.saturating_add(length).div_ceil(block).saturating_sub(offset / block);
+        if state.ext.statfs().free_blocks >= wanted.saturating_add(TREE) {
+            return Ok(());
+        }
+        let map = state.ext.inode_extents(self.inode, offset, length, FileExtentTarget::Data, EXTENTS)?;
+        let end = offset.saturating_add(length);
+        let mut at = offset;
+        for extent in &map.extents {
+            if extent.logical_start > at {
+                break;
+            }
+            at = at.max(extent.logical_start.saturating_add(extent.length));
+        }
+        match at >= end {
+            true => Ok(()),
+            false => Err(Ext4Error::no_space()),
+        }
+    }
+
     fn map(&self) -> Option<&Map> {
         if !self.filesystem.is_read_only {
             return None;
@@ -101,6 +128,7 @@ impl OpenFile for File {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.filesystem.change(&[self.inode], |state| {
+            self.has_room(state, offset, bytes.len() as u64)?;
             state.change_content(self.inode, |ext| ext.write_inode(self.inode, offset, bytes))
         })
     }
@@ -157,6 +185,9 @@ impl OpenFile for File {
         };
         let length = range.end.checked_sub(range.start).ok_or(Errno::INVAL)?;
         self.filesystem.change(&[self.inode], |state| {
+            if mode & !KEEP_SIZE == 0 {
+                self.has_room(state, range.start, length)?;
+            }
             state.change_content(self.inode, |ext| ext.operate_inode_range(self.inode, range.start, length, operation))
         })
     }

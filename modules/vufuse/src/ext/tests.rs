@@ -414,6 +414,38 @@ fn a_large_directory_in_pieces_counts_its_blocks() {
 }
 
 #[test]
+fn a_full_image_refuses_writes_and_stays_sound() {
+    for (kind, size) in [("ext4", "4M"), ("ext2", "4M")] {
+        let bed = Bed::new(&format!("full-{kind}"));
+        let to = bed.text("image");
+        run("mke2fs", &["-q", "-F", "-t", kind, "-b", "1024", &to, size]);
+        let driver = open(&bed.path("image"), Mode::ReadWrite);
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let create = |text: &str| {
+            who(|who| driver.create(who, ROOT, &name(text), &NewNode::Regular { mode: 0o644 })).unwrap().node
+        };
+        let write = |node| {
+            let file = who(|who| driver.open(who, node, OFlags::RDWR)).unwrap();
+            let bytes = noise(7, 64 << 10);
+            (0..100u64).map(|piece| file.write_at(piece * bytes.len() as u64, &bytes)).find(Result::is_err)
+        };
+        assert_eq!(write(create("all")), Some(Err(Errno::NOSPC)));
+        // What is there can be written, and what was removed makes room.
+        let all = find(&driver, "all").unwrap();
+        who(|who| driver.open(who, all, OFlags::RDWR)).unwrap().write_at(0, b"other bytes").unwrap();
+        assert_eq!(write(create("more")), Some(Err(Errno::NOSPC)));
+        who(|who| driver.remove(who, ROOT, &name("all"), RemoveKind::File)).unwrap();
+        driver.forget(all, u64::MAX);
+        let again = create("again");
+        let file = who(|who| driver.open(who, again, OFlags::RDWR)).unwrap();
+        file.write_at(0, &noise(9, 1 << 20)).unwrap();
+        drop(file);
+        driver.unmount().unwrap();
+        check(&bed.path("image"));
+    }
+}
+
+#[test]
 fn times_are_kept_to_the_nanosecond() {
     let bed = Bed::new("ext-times");
     run("mke2fs", &["-q", "-F", "-t", "ext4", &bed.text("image"), "8M"]);
