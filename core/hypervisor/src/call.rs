@@ -185,7 +185,13 @@ impl Call {
         // An absolute path says nothing of `dirfd`, unless that is the root: path_init of fs/namei.c.
         let is_absolute = path.first() == Some(&b'/') && !flags.contains(ResolveFlags::IN_ROOT);
         let start = if is_absolute { self.root(&table) } else { self.directory(dirfd)? };
-        self.resolve_from(&table, start, path, last, flags)
+        if !self.state.view.claims_devices() {
+            return self.resolve_from(&table, start, path, last, flags);
+        }
+        match self.resolve_from(&table, start.clone(), path, last, flags) {
+            Err(Errno::NOENT) => crate::claimed::find(self, &table, start, path, flags).map(Lookup::Found),
+            found => found,
+        }
     }
 
     /// Resolves a path from a place.

@@ -12,6 +12,7 @@ mod additions;
 mod call;
 mod carried;
 mod children;
+mod claimed;
 mod contexts;
 mod control;
 mod credentials;

@@ -61,6 +61,8 @@ pub struct View {
     plain: AtomicBool,
     /// Whether a process in it has ever had namespaces of its own: then `/proc` is never the host's again.
     has_namespaces: AtomicBool,
+    /// Whether a module claims devices.
+    claims_devices: AtomicBool,
     host: Arc<Credentials>,
     initial: RwLock<Option<Arc<Credentials>>>,
 }
@@ -107,6 +109,7 @@ impl View {
             change: Mutex::default(),
             plain: AtomicBool::new(true),
             has_namespaces: AtomicBool::new(false),
+            claims_devices: AtomicBool::new(false),
             host,
             initial: RwLock::default(),
         }
@@ -141,6 +144,7 @@ impl View {
         let identity = self.identity();
         let has_own = self.has_namespaces.load(Ordering::Acquire);
         let claims = self.device(|_| true).is_some();
+        self.claims_devices.store(claims, Ordering::Release);
         let plain = self.mounts.load().is_host() && identity.is_none() && !has_own && !claims;
         *self.initial.write() = identity.map(|i| Arc::new(i.enter(&self.host)));
         self.plain.store(plain, Ordering::Release);
@@ -177,6 +181,11 @@ impl View {
         let find = |m: &LoadedModule| m.module.devices().into_iter().find(|device| is_it(&**device));
         let own = self.modules.read().iter().rev().find_map(find);
         own.or_else(|| self.inherited.iter().rev().find_map(find))
+    }
+
+    /// Whether a module claims devices.
+    pub fn claims_devices(&self) -> bool {
+        self.claims_devices.load(Ordering::Acquire)
     }
 
     /// All file system types, for `/proc/filesystems`.
