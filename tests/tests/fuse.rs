@@ -20,10 +20,14 @@ behaviours! {
     }
     from_outside at VIEWS {
         the_device_is_a_character_device,
+        the_device_is_there_where_the_host_has_none,
         who_waits_for_a_server_is_told_of_its_end,
         answers_without_sense_are_eio,
         a_descriptor_is_mounted_once,
         a_server_may_be_slow_to_begin,
+    }
+    from_outside at ROOT if umvu_tests::program::has_fuse_servers {
+        others_are_admitted_only_if_they_are_allowed,
     }
     from_outside at PLAIN_ROOT {
         a_node_with_its_number_is_the_device,
@@ -153,6 +157,22 @@ except OSError as error:
 END"#;
     let node = "True 10 229";
     assert_eq!(fuse(r, script).line(), format!("{node}\n{node}\nResource temporarily unavailable"));
+}
+
+fn others_are_admitted_only_if_they_are_allowed(r: &Runner) {
+    let script = r#"
+        mkdir s; echo x > s/f; mksquashfs s t.sqfs -quiet -no-progress > /dev/null; chmod 755 .
+        other() { setpriv --reuid 1234 --regid 1234 --clear-groups "$@"; }
+        squashfuse t.sqfs m; cat m/f; for c in 'cat m/f' 'stat m' 'stat m/f' 'ls m'; do other $c 2>&1 | grep -c 'Permission denied'; done
+        fusermount3 -u m; squashfuse -o allow_other t.sqfs m; other cat m/f; other ls m; fusermount3 -u m"#;
+    assert_eq!(fuse(r, script).line(), "x\n1\n1\n1\n1\nx\nf");
+}
+
+fn the_device_is_there_where_the_host_has_none(r: &Runner) {
+    let script = r#"
+        vumount -t tmpfs none /dev; ls /dev | wc -l; stat -c '%F %t %T %a' /dev/fuse; cd /dev; stat -c %n fuse
+        stat /dev/fus 2>&1 | grep -c 'No such'; python3 -c "import os; print(os.major(os.fstat(os.open('/dev/fuse', 2)).st_rdev))""#;
+    assert_eq!(fuse(r, script).line(), "0\ncharacter special file a e5 666\nfuse\n1\n10");
 }
 
 fn a_node_with_its_number_is_the_device(r: &Runner) {

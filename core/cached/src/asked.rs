@@ -77,6 +77,10 @@ impl Asked {
         }
     }
 
+    pub fn admits(&self, who: &Credentials) -> bool {
+        self.driver.admits(who)
+    }
+
     pub fn is_ready(&self) -> bool {
         self.driver.is_ready()
     }

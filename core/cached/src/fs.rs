@@ -226,6 +226,10 @@ impl Filesystem for CachedFs {
         Ok(self.inode(self.of_descriptor(host.as_fd())?))
     }
 
+    fn admits(&self, who: &Credentials) -> bool {
+        self.asked.admits(who)
+    }
+
     fn sync(&self) -> Result<()> {
         self.write_all_back()
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use umvu_interface::XattrSet;
-use umvu_interface::{Caller, DirEntry, Errno, FsStat, Name, OFlags, RemoveKind, RenameFlags, Result, SetAttr, Stat};
+use umvu_interface::{
+    Caller, Credentials, DirEntry, Errno, FsStat, Name, OFlags, RemoveKind, RenameFlags, Result, SetAttr, Stat,
+};
 
 use crate::OpenFile;
 
@@ -200,6 +202,12 @@ pub trait Driver: Send + Sync {
     /// Whether its answers may wait for a guest: then others take over what the asking thread would have done.
     fn may_block(&self) -> bool {
         false
+    }
+
+    /// Whether a user may use it at all.
+    fn admits(&self, who: &Credentials) -> bool {
+        let _ = who;
+        true
     }
 
     /// Whether it can answer yet; before that, who asks waits.

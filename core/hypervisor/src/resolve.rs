@@ -288,7 +288,8 @@ impl Walk<'_> {
 
     /// Takes as many plain components at once as the tree and the mounts allow; `None`: one by one, then.
     fn at_once(&mut self, path: &[u8], from: usize, last: Last) -> Result<Option<Step>> {
-        if !self.resolver.flags.is_empty() || self.checks_search() {
+        let is_admitted = self.at.mount.filesystem.admits(self.resolver.credentials);
+        if !self.resolver.flags.is_empty() || self.checks_search() || !is_admitted {
             return Ok(None);
         }
         let mut rest = &path[from..];
@@ -359,6 +360,9 @@ impl Walk<'_> {
     fn search(&self) -> Result<()> {
         if self.at.inode.kind()? != FileKind::Directory {
             return Err(Errno::NOTDIR);
+        }
+        if !self.at.mount.filesystem.admits(self.resolver.credentials) {
+            return Err(Errno::ACCESS);
         }
         if !self.checks_search() {
             return Ok(());

@@ -11,7 +11,10 @@ use std::sync::Arc;
 use bitflags::bitflags;
 use rustix::fs::OFlags;
 
-use crate::{Attendant, Caller, Ending, Errno, MountError, Name, OpenDevice, Program, ProgramClaim, Result, TextFile};
+use crate::{
+    Attendant, Caller, Credentials, Ending, Errno, MountError, Name, OpenDevice, Program, ProgramClaim, Result,
+    TextFile,
+};
 
 /// A shared inode.
 pub type InodeRef = Arc<dyn Inode>;
@@ -529,6 +532,12 @@ pub trait Filesystem: Send + Sync + Any {
     fn inode_of_open(&self, host: OwnedFd) -> Result<InodeRef> {
         drop(host);
         Err(Errno::NOENT)
+    }
+
+    /// Whether a user may look at anything in it at all.
+    fn admits(&self, who: &Credentials) -> bool {
+        let _ = who;
+        true
     }
 
     /// Writes back what is not on the host yet.

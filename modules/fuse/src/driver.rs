@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use umvu_driver::{Driver, Found, NewNode, NodeId, OpenFile, Told, ROOT};
 use umvu_interface::{
-    Caller, DirEntry, Errno, FileKind, FsStat, Name, OFlags, RemoveKind, RenameFlags, Result, SetAttr, SetTime,
-    XattrSet,
+    Caller, Credentials, DirEntry, Errno, FileKind, FsStat, Name, OFlags, RemoveKind, RenameFlags, Result, SetAttr,
+    SetTime, XattrSet,
 };
 
 use crate::abi::{
@@ -48,19 +48,16 @@ impl Served {
         &self.connection
     }
 
-    /// Who asks, if the file system is for him: `fuse_allow_current_process` of `fs/fuse/dir.c`.
+    /// Who asks, if the file system is for him.
     ///
     /// # Errors
     /// - `EACCES`: it is not.
     fn asker(&self, who: &Caller<'_>) -> Result<Asker> {
-        let (user, group) = (self.options.user, self.options.group);
-        let (uid, gid) = (&who.credentials.uid, &who.credentials.gid);
-        let is_mounter = [uid.real, uid.effective, uid.saved].iter().all(|id| *id == user)
-            && [gid.real, gid.effective, gid.saved].iter().all(|id| *id == group);
-        if !is_mounter && !self.options.allow_other {
-            return Err(Errno::ACCESS);
+        if self.admits(who.credentials) {
+            Ok(Asker::of(who))
+        } else {
+            Err(Errno::ACCESS)
         }
-        Ok(Asker::of(who))
     }
 
     fn named(name: &Name) -> Vec<u8> {
@@ -362,6 +359,14 @@ impl Driver for Served {
 
     fn checks_permissions(&self) -> bool {
         !self.options.default_permissions
+    }
+
+    /// `fuse_allow_current_process` of `fs/fuse/dir.c`.
+    fn admits(&self, who: &Credentials) -> bool {
+        let (user, group) = (self.options.user, self.options.group);
+        let is_mounter = [who.uid.real, who.uid.effective, who.uid.saved].iter().all(|id| *id == user)
+            && [who.gid.real, who.gid.effective, who.gid.saved].iter().all(|id| *id == group);
+        is_mounter || self.options.allow_other
     }
 
     fn is_ready(&self) -> bool {

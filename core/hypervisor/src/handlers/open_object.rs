@@ -272,10 +272,13 @@ fn mark(place: &Location, fd: &OwnedFd) -> Result<()> {
 /// # Errors
 /// - `EACCES`: not permitted.
 pub fn permitted(call: &Call, place: &Location, want: Access) -> core::result::Result<(), Fail> {
+    let credentials = call.credentials();
+    if !place.mount.filesystem.admits(&credentials) {
+        return Err(Errno::ACCESS.into());
+    }
     if place.inode.kernel_checks() {
         return Ok(());
     }
-    let credentials = call.credentials();
     let overrides = credentials.namespace.is_none() && credentials.capable(Capabilities::DAC_OVERRIDE);
     if credentials.is_faked() && overrides && !want.contains(Access::EXEC) {
         return Ok(());

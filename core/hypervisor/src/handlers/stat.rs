@@ -111,6 +111,7 @@ fn find(call: &Call, dirfd: i32, path: usize, last: Last, empty: EmptyPath) -> R
 fn metadata(call: &Call, place: &Location) -> Result<Stat> {
     match place.inode.as_any().downcast_ref::<ProcInode>() {
         Some(inode) => shown(call, inode),
+        None if !place.mount.filesystem.admits(&call.credentials()) => Err(Errno::ACCESS),
         None => place.inode.stat(),
     }
 }
