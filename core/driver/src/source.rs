@@ -26,6 +26,38 @@ pub enum Use {
 /// - `EROFS`, `EACCES`, ...: as open(2).
 /// - `EBUSY`: somebody else uses it.
 pub fn open_source(inode: &InodeRef, caller: &Caller<'_>, use_: Use) -> Result<Arc<dyn Storage>> {
+    match open(inode, caller, use_)? {
+        Opened::Device(device) => Ok(Arc::new(DeviceStorage::new(device, use_)?)),
+        opened @ (Opened::File(_) | Opened::Attended(..)) => {
+            let (fd, attendant) = match opened {
+                Opened::Attended(fd, attendant) => (fd, Some(attendant)),
+                other => (other.into_file()?, None),
+            };
+            // Of a device of the host stat(2) tells no size.
+            let size = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))?;
+            let storage = FileStorage::new(File::from(fd), 0, size, use_ == Use::Read);
+            Ok(Arc::new(storage.inside(inode, attendant)))
+        }
+        Opened::Text(_) => Err(Errno::NOTBLK),
+    }
+}
+
+/// Opens a regular file that may grow, as images do, and locks it as [`open_source`] does.
+///
+/// # Errors
+/// - `ENOTBLK`: it is no file of the host.
+/// - those of [`open_source`].
+pub fn open_file(inode: &InodeRef, caller: &Caller<'_>, use_: Use) -> Result<File> {
+    if inode.kind()? != FileKind::Regular || inode.filesystem().writes_back() {
+        return Err(Errno::NOTBLK);
+    }
+    match open(inode, caller, use_)? {
+        Opened::File(fd) => Ok(File::from(fd)),
+        Opened::Attended(..) | Opened::Device(_) | Opened::Text(_) => Err(Errno::NOTBLK),
+    }
+}
+
+fn open(inode: &InodeRef, caller: &Caller<'_>, use_: Use) -> Result<Opened> {
     if !matches!(inode.kind()?, FileKind::Regular | FileKind::BlockDevice) {
         return Err(Errno::NOTBLK);
     }
@@ -35,30 +67,20 @@ pub fn open_source(inode: &InodeRef, caller: &Caller<'_>, use_: Use) -> Result<A
     }
     let access = if use_ == Use::Write { OFlags::RDWR } else { OFlags::RDONLY };
     let claim = if inode.kind()? == FileKind::BlockDevice { OFlags::EXCL } else { OFlags::empty() };
-    match inode.open(caller, access | claim | OFlags::CLOEXEC)? {
-        Opened::Device(device) => Ok(Arc::new(DeviceStorage::new(device, use_)?)),
-        opened @ (Opened::File(_) | Opened::Attended(..)) => {
-            let (fd, attendant) = match opened {
-                Opened::Attended(fd, attendant) => (fd, Some(attendant)),
-                other => (other.into_file()?, None),
-            };
-            let how = match use_ {
-                Use::Read => FlockOperation::NonBlockingLockShared,
-                Use::Write => FlockOperation::NonBlockingLockExclusive,
-            };
-            match rustix::fs::flock(fd.as_fd(), how) {
-                Err(Errno::AGAIN) => return Err(Errno::BUSY),
-                // Not every file system of the host has locks.
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) | Ok(()) => {}
-                Err(errno) => return Err(errno),
-            }
-            // Of a device of the host stat(2) tells no size.
-            let size = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))?;
-            let storage = FileStorage::new(File::from(fd), 0, size, use_ == Use::Read);
-            Ok(Arc::new(storage.inside(inode, attendant)))
+    let opened = inode.open(caller, access | claim | OFlags::CLOEXEC)?;
+    if let Opened::File(fd) | Opened::Attended(fd, _) = &opened {
+        let how = match use_ {
+            Use::Read => FlockOperation::NonBlockingLockShared,
+            Use::Write => FlockOperation::NonBlockingLockExclusive,
+        };
+        match rustix::fs::flock(fd.as_fd(), how) {
+            Err(Errno::AGAIN) => return Err(Errno::BUSY),
+            // Not every file system of the host has locks.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) | Ok(()) => {}
+            Err(errno) => return Err(errno),
         }
-        Opened::Text(_) => Err(Errno::NOTBLK),
     }
+    Ok(opened)
 }
 
 /// A block device of a view as a storage.

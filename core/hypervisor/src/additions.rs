@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use umvu_interface::{
-    Caller, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, OFlags, Opened, Result, Stat,
+    BlockDevice, Caller, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, OFlags, Opened, Result, Stat,
 };
 
 use crate::mount::{Location, Mount};
@@ -66,6 +66,29 @@ pub fn entries(table: &MountTable, directory: &Location) -> Vec<DirEntry> {
         all.extend(mount.filesystem.outposts(id));
     }
     all
+}
+
+/// The block devices of a view, and the mounts that bring them.
+pub fn block_devices(table: &MountTable) -> Vec<(Arc<Mount>, BlockDevice)> {
+    let of = |mount: &Arc<Mount>| {
+        let mount = mount.clone();
+        let devices = mount.filesystem.block_devices();
+        devices.into_iter().map(move |device| (mount.clone(), device))
+    };
+    table.adding().iter().flat_map(of).collect()
+}
+
+/// What a node of a block device leads to: a device of the view that has its number, or itself.
+///
+/// # Errors
+/// Those of stat(2).
+pub fn by_number(table: &MountTable, place: &Location) -> Result<Location> {
+    if table.adding().is_empty() {
+        return Ok(place.clone());
+    }
+    let number = place.inode.stat()?.rdev;
+    let found = block_devices(table).into_iter().find(|(_, device)| device.number == number);
+    Ok(found.map_or_else(|| place.clone(), |(mount, device)| Location { mount, inode: device.node }))
 }
 
 /// A mount point that does not exist: a name that its directory has for as long as something is mounted there.

@@ -1,8 +1,10 @@
 //! Where a place is: the directory above it, and its path as processes see it. Knows nothing of how it was found.
 
-use umvu_interface::{Errno, FileKind, Result};
+use std::sync::Arc;
 
-use crate::mount::{Location, MountTable};
+use umvu_interface::{Errno, FileKind, Filesystem, InodeRef, Result};
+
+use crate::mount::{Location, Mount, MountTable};
 
 /// Gives the parent of a directory, through the roots of mounts; the root of the view is its own parent.
 pub fn parent(table: &MountTable, place: &Location) -> Result<Location> {
@@ -14,11 +16,20 @@ pub fn parent(table: &MountTable, place: &Location) -> Result<Location> {
         }
     }
     let inode = at.inode.parent()?;
-    let above = Location { mount: at.mount, inode };
+    let mount = if at.mount.filesystem.has_outposts() { mount_of_outpost(table, &at, &inode) } else { at.mount };
+    let above = Location { mount, inode };
     if above.inode.id()? == above.mount.root.id()? {
         return Ok(table.top(above));
     }
     Ok(above)
+}
+
+/// The mount that the directory above an object is in, where that may be outside of the object's file system.
+fn mount_of_outpost(table: &MountTable, of: &Location, above: &InodeRef) -> Arc<Mount> {
+    let has =
+        |filesystem: &Arc<dyn Filesystem>| std::ptr::addr_eq(Arc::as_ptr(filesystem), Arc::as_ptr(&above.filesystem()));
+    let found = (!has(&of.mount.filesystem)).then(|| table.mounts().iter().rev().find(|m| has(&m.filesystem)));
+    found.flatten().unwrap_or(&of.mount).clone()
 }
 
 /// Gives the absolute path of a place as a process with `root` sees it; `None` where it is not below that root.

@@ -1,6 +1,6 @@
 //! Devices that the kernel does not have: what an open one answers. Knows nothing of how a call gets to it.
 
-use crate::{Caller, Result};
+use crate::{Caller, InodeRef, Result};
 use std::os::fd::OwnedFd;
 
 /// An open device of a view; dropped when its last descriptor was closed.
@@ -43,6 +43,28 @@ pub trait OpenDevice: Send + Sync + std::fmt::Debug {
     fn ioctl(&self, request: u32, argument: u64, guest: &dyn Asker) -> Result<u64>;
 }
 
+/// A block device, as `/proc/partitions` lists it.
+pub struct BlockDevice {
+    /// Its numbers, as encoded by makedev(3).
+    pub number: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its name, without a directory.
+    pub name: Vec<u8>,
+    /// Its node.
+    pub node: InodeRef,
+}
+
+/// A file that a process has open, as it sees it.
+pub struct OpenedFile {
+    /// A duplicate of its descriptor.
+    pub fd: OwnedFd,
+    /// The path.
+    pub path: Vec<u8>,
+    /// Device and inode number.
+    pub id: (u64, u64),
+}
+
 /// The process that asks something of a device.
 pub trait Asker {
     /// Who it is.
@@ -64,5 +86,6 @@ pub trait Asker {
     ///
     /// # Errors
     /// - `EBADF`: there is none.
-    fn descriptor(&self, fd: i32) -> Result<OwnedFd>;
+    /// - `EINVAL`: the kernel does not have that file.
+    fn descriptor(&self, fd: i32) -> Result<OpenedFile>;
 }

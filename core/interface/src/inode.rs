@@ -12,8 +12,8 @@ use bitflags::bitflags;
 use rustix::fs::OFlags;
 
 use crate::{
-    Attendant, Caller, Credentials, Ending, Errno, MountError, Name, OpenDevice, Program, ProgramClaim, Result,
-    TextFile,
+    Attendant, BlockDevice, Caller, Credentials, Ending, Errno, MountError, Name, OpenDevice, Program, ProgramClaim,
+    Result, TextFile,
 };
 
 /// A shared inode.
@@ -600,6 +600,11 @@ pub trait Filesystem: Send + Sync + Any {
     /// Lists the objects that it shows in a directory outside of its tree.
     fn outposts(&self, directory: (u64, u64)) -> Vec<DirEntry> {
         let _ = directory;
+        Vec::new()
+    }
+
+    /// Lists the block devices that it brings, for `/proc/partitions` and for nodes made by mknod(2).
+    fn block_devices(&self) -> Vec<BlockDevice> {
         Vec::new()
     }
 

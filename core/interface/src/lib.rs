@@ -26,7 +26,7 @@ pub use blocking::{blocking, on_blocking};
 pub use caller::{Caller, Capabilities, Credentials, Ids, Origin};
 pub use claimed::ClaimedDevice;
 pub use control::{Control, TextFile, CONTROL_MAX};
-pub use device::{Asker, OpenDevice};
+pub use device::{Asker, BlockDevice, OpenDevice, OpenedFile};
 pub use ending::Ending;
 pub use inode::{
     BindSocket, Creation, DirEntry, FileKind, Filesystem, FsStat, Inode, InodeRef, Opened, RemoveKind, RenameFlags,

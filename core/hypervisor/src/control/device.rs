@@ -1,12 +1,11 @@
 //! Answers of devices: `def_blk_fops` of `block/fops.c` over an [`OpenDevice`]. Knows nothing of registers, nor of any
 //! request of ioctl(2).
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::{OFlags, SeekFrom};
-use umvu_interface::{Asker, Caller, Credentials, Errno, OpenDevice, Result};
+use umvu_interface::{Asker, Caller, Credentials, Errno, OpenDevice, OpenedFile, Result};
 
 use super::transfer::{At, Data, What};
 use super::Served;
@@ -198,7 +197,17 @@ impl Asker for Guest<'_> {
         self.call.write(address, bytes)
     }
 
-    fn descriptor(&self, fd: i32) -> Result<OwnedFd> {
-        self.call.take_fd(fd)
+    fn descriptor(&self, number: i32) -> Result<OpenedFile> {
+        let fd = self.call.take_fd(number)?;
+        let stat = rustix::fs::fstat(&fd)?;
+        let controls = &self.call.supervisor.controls;
+        let number_of = (stat.st_dev, stat.st_ino);
+        if controls.find(stat.st_dev, stat.st_ino).is_some() || controls.attended.contains_key(&number_of) {
+            return Err(Errno::INVAL);
+        }
+        let place = self.call.supervisor.place_of(self.call, self.call.take_fd(number)?)?;
+        let table = self.call.table();
+        let path = crate::resolve::path_of(&table, &self.call.root(&table), &place)?;
+        Ok(OpenedFile { fd, path: path.unwrap_or_default(), id: place.inode.id()? })
     }
 }

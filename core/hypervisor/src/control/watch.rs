@@ -94,6 +94,7 @@ impl<'a> Watch<'a> {
             Event::Woken => Ok(()),
             Event::Gone => {
                 self.forget(tid);
+                self.opener.supervisor.controls.collect();
                 Ok(())
             }
             Event::Executed(former) => {
@@ -111,6 +112,9 @@ impl<'a> Watch<'a> {
             }
             Event::Exit => {
                 let may_close = self.returns(tid)?;
+                if may_close {
+                    self.opener.supervisor.controls.collect();
+                }
                 if may_close || self.leaving.contains(&tid) {
                     return self.go_on_or_away(tid);
                 }

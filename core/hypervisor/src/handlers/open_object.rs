@@ -141,10 +141,15 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
     if kind == FileKind::Fifo && fifo::waits(flags) {
         return fifo::open(place, flags, move |place, opened| hand_out(place, opened, how));
     }
-    if kind == FileKind::BlockDevice {
+    let by_number;
+    let place = if kind == FileKind::BlockDevice {
         // What is closed claims nothing any more.
         call.supervisor.controls.collect();
-    }
+        by_number = crate::additions::by_number(&call.table(), place)?;
+        &by_number
+    } else {
+        place
+    };
     let opened = match call.as_caller(|caller| place.inode.open(caller, flags))? {
         Opened::Text(text) => return crate::control::open(call, place, &text, flags, how.close_on_exec()),
         Opened::Device(device) => {

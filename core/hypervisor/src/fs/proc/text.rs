@@ -22,6 +22,9 @@ pub fn of(call: &Call, inode: &ProcInode) -> Result<Option<Vec<u8>>> {
     if inode.path_bytes() == b"filesystems" {
         return filesystems(call).map(Some);
     }
+    if inode.path_bytes() == b"partitions" {
+        return partitions(call);
+    }
     match inode.path_bytes() {
         b"sys/kernel/hostname" => return Ok(host_name(call, |names| names.nodename.clone())),
         b"sys/kernel/osrelease" => return Ok(host_name(call, |names| names.release.clone())),
@@ -103,6 +106,25 @@ fn filesystems(call: &Call) -> Result<Vec<u8>> {
         }
     }
     Ok(text)
+}
+
+/// The host's block devices and those of the view: `show_partition` of `block/genhd.c`.
+fn partitions(call: &Call) -> Result<Option<Vec<u8>>> {
+    let devices = crate::additions::block_devices(&call.table());
+    if devices.is_empty() {
+        return Ok(None);
+    }
+    let mut text = host("/proc/partitions")?;
+    if text.is_empty() {
+        text.extend_from_slice(b"major minor  #blocks  name\n\n");
+    }
+    for (_, device) in devices {
+        let (major, minor) = (rustix::fs::major(device.number), rustix::fs::minor(device.number));
+        text.extend_from_slice(format!("{major:4}  {minor:7} {:10} ", device.size / 1024).as_bytes());
+        text.extend_from_slice(&device.name);
+        text.push(b'\n');
+    }
+    Ok(Some(text))
 }
 
 /// A form of the list of mounts.
