@@ -16,6 +16,12 @@ behaviours! {
         a_mount_point_comes_and_goes_with_the_device,
         processes_share_a_position,
         null_takes_all_and_gives_nothing,
+        lists_of_devices_show_disks,
+        an_image_of_virtualbox_is_a_disk,
+        an_image_of_qemu_is_a_disk,
+        an_image_stands_on_another,
+        images_that_are_damaged_are_named,
+        loop_devices_are_made_of_files,
     }
     from_outside at ROOT {
         tools_make_and_check_file_systems,
@@ -25,6 +31,10 @@ behaviours! {
         a_disk_on_a_partition_has_partitions,
         a_read_only_disk_refuses_writes,
         nodes_have_owners_modes_and_numbers,
+        a_node_made_by_number_is_the_device,
+        lsblk_tells_what_is_on_a_disk,
+        a_file_system_on_a_partition_is_mounted,
+        mount_makes_a_loop_device,
     }
 }
 
@@ -213,9 +223,9 @@ fn tools_make_and_check_file_systems(r: &Runner) {
         for d in /dev/hda1 /dev/hda2; do blkid -p -o value -s TYPE -s LABEL $d; done; blkid -p -o value -s PTTYPE /dev/hda
         tune2fs -L changed /dev/hda1 > log; e2label /dev/hda1; resize2fs /dev/hda1 20M > log 2>&1 || cat log; e2fsck -fn /dev/hda1 > log 2>&1 || cat log
         debugfs -w -R 'write /etc/passwd copy' /dev/hda1 > log 2>&1; debugfs -R 'cat copy' /dev/hda1 2> log | cmp - /etc/passwd
-        mkswap /dev/hda2 > log 2>&1 || cat log; blkid -p -o value -s TYPE /dev/hda2; wipefs -q -a /dev/hda2; blkid -p /dev/hda2 || echo nothing
+        mkswap /dev/hda2 > log 2>&1 || cat log; blkid -p -o value -s TYPE /dev/hda2; wipefs -q -a /dev/hda2; wipefs /dev/hda2 | wc -l
         dd if=/dev/zero of=/dev/hda2 bs=1M 2>&1 | sed -n '1p; 3p'; fsck -n /dev/hda1 2> log | tail -1";
-    let expected = "/dev/hda2: 1 files, 0/15819 clusters\nfirst\next4\nSECOND\nvfat\ndos\nchanged\nswap\nnothing\n\
+    let expected = "/dev/hda2: 1 files, 0/15819 clusters\nfirst\next4\nSECOND\nvfat\ndos\nchanged\nswap\n0\n\
         dd: error writing '/dev/hda2': No space left on device\n31+0 records out";
     let said = with_disk(r, script).line();
     let (most, last) = said.rsplit_once('\n').unwrap_or_default();
@@ -285,4 +295,138 @@ fn nodes_have_owners_modes_and_numbers(r: &Runner) {
     let expected = "0:0 660\n5:6 600\n7:8 644 63:c\n7:8 644 63:d\n1\nPermission denied\nPermission denied\n\
         none /dev/rd vudevramdisk rw,relatime,mode=644,uid=7,gid=8,major=99,minor=12,mbr 0 0";
     assert_eq!(with_disk(r, script).line(), expected);
+}
+
+fn lists_of_devices_show_disks(r: &Runner) {
+    let script = r"
+        printf 'label: dos\n,32M\n,\n' | sfdisk -q /dev/hda; grep hda /proc/partitions; ls /sys/block | grep hda; ls /sys/class/block | grep hda; ls /sys/dev/block | grep ^3:
+        cd /sys/block/hda; cat dev size ro removable hda2/partition hda2/start hda2/size hda1/dev queue/logical_block_size; readlink hda1/subsystem; ls -d hda*; ls holders | wc -l
+        cat /sys/class/block/hda1/uevent; /bin/pwd; cd hda1; /bin/pwd; cd -P ../..; /bin/pwd; cd -P ..; ls; cd -P ..; /bin/pwd; ls | grep umvu; realpath /sys/dev/block/3:2
+        (echo x > /sys/block/hda/ro) 2>&1 | sed 's/.*: //'; mkdir /sys/block/hda/x 2>&1 | sed 's/.*: //'; rm -f /sys/block/hda/dev 2>&1 | sed 's/.*: //'
+        resizepart /dev/hda 2 100; blockdev --getsz /dev/hda2; lsblk -n -r -o NAME,SIZE,TYPE,RO,MAJ:MIN /dev/hda; sfdisk -l -q /dev/hda | wc -l
+        cd /; vuumount /dev/hda; grep -c hda /proc/partitions; ls -d /sys/block/hda 2>&1 | sed 's/.*: //'";
+    let expected = "   3        0      65536 hda\n   3        1      32768 hda1\n   3        2      31744 hda2\nhda\nhda\nhda1\nhda2\n3:0\n3:1\n3:2\n\
+        3:0\n131072\n0\n0\n2\n67584\n63488\n3:1\n512\n../../../../../class/block\nhda1\nhda2\n0\n\
+        MAJOR=3\nMINOR=1\nDEVNAME=hda1\nDEVTYPE=partition\nPARTN=1\n/sys/devices/umvu-hda/block/hda\n/sys/devices/umvu-hda/block/hda/hda1\n\
+        /sys/devices/umvu-hda/block\nblock\n/sys/devices\numvu-hda\n/sys/devices/umvu-hda/block/hda/hda2\n\
+        Permission denied\nPermission denied\nPermission denied\n\
+        100\nhda 64M disk 0 3:0\nhda1 32M part 0 3:1\nhda2 50K part 0 3:2\n3\n0\nNo such file or directory";
+    assert_eq!(with_disk(r, script).line(), expected);
+}
+
+fn lsblk_tells_what_is_on_a_disk(r: &Runner) {
+    let script = r"
+        printf 'label: gpt\nsize=32M,name=first\nsize=+\n' | sfdisk -q /dev/hda; mkfs.ext4 -q -L one -U 11111111-2222-3333-4444-555555555555 /dev/hda1; mkfs.vfat -n TWO -i 12345678 /dev/hda2 > log
+        lsblk -n -r -o NAME,FSTYPE,LABEL,UUID,PARTLABEL,PTTYPE /dev/hda | sed 's/ *$//'; blkid -o device | grep hda; blkid -L one; findfs UUID=1234-5678";
+    let expected = "hda     gpt\nhda1 ext4 one 11111111-2222-3333-4444-555555555555 first\nhda2 vfat TWO 1234-5678\n\
+        /dev/hda1\n/dev/hda2\n/dev/hda1\n/dev/hda2";
+    assert_eq!(with_disk(r, script).line(), expected);
+}
+
+fn a_node_made_by_number_is_the_device(r: &Runner) {
+    let script = r"
+        printf 'label: dos\n,32M\n' | sfdisk -q /dev/hda; mknod node b 3 1; mknod other b 3 9; blockdev --getsz node; echo text > node; head -c 5 /dev/hda1
+        (cat other) 2>&1 | sed 's/.*: //'; exec 5< node; vuumount /dev/hda 2>&1; exec 5<&-; vuumount /dev/hda; (cat node) 2>&1 | sed 's/.*: //'";
+    let expected = "65536\ntext\nNo such device or address\nvuumount: /dev/hda: busy: a process uses it\nNo such device or address";
+    assert_eq!(with_disk(r, script).line(), expected);
+}
+
+fn loop_devices_are_made_of_files(r: &Runner) {
+    let script = r"
+        mkdir dev; vumount -t vudevloop none /dev/loop-control; truncate -s 10M img; d=$(losetup -f --show img); test -b $d && blockdev --getsize64 $d; losetup -n -O BACK-FILE $d | sed s,.*/,,
+        mkfs.ext4 -q $d; e2fsck -fn img > log 2>&1 && echo sound; losetup -j img | sed 's/: .*/:/' | grep -c ^$d:; vuumount /dev/loop-control 2>&1
+        losetup -d $d; losetup $d > log 2>&1 || echo unbound; blockdev --getsize64 $d
+        e=$(losetup -f --show -r -o 1M --sizelimit 2M img); test $e = $d && blockdev --getsize64 $e; blockdev --getro $e; cmp -i 1048576:0 -n 2097152 img $e && echo same; losetup -d $e
+        printf 'label: dos\n,1M\n,2M\n' | sfdisk -q img; d=$(losetup -P -f --show img); ls ${d}p* | sed s,.*p,p,; blockdev --getsz ${d}p2; exec 5< ${d}p1; losetup -d $d; losetup -n -O AUTOCLEAR $d | tr -d ' '; exec 5<&-
+        losetup $d > log 2>&1 || echo unbound; losetup -f --show nothing 2>&1 | sed 's/.*: //'; vuumount /dev/loop-control && echo done";
+    let expected = "10485760\nimg\nsound\n1\nvuumount: /dev/loop-control: busy: something that is mounted uses it\n\
+        unbound\n0\n2097152\n1\nsame\np1\np2\n4096\n1\nunbound\nNo such file or directory\ndone";
+    assert_eq!(r.bash(&format!("{BEFORE}{script}")).line(), expected);
+}
+
+/// Makes a partition with a file system on `/dev/hda`, and tells the sums of it and of the whole disk.
+const FILLED: &str = r"
+    fill() {
+        printf 'label: dos\n,32M\n' | sfdisk -q /dev/hda; mkfs.ext4 -q /dev/hda1; e2fsck -fn /dev/hda1 > log 2>&1 && echo sound
+        head -c 3000000 /dev/urandom > random; dd if=random of=/dev/hda bs=4096 seek=10000 status=none conv=notrunc; dd if=/dev/hda bs=4096 skip=10000 status=none | head -c 3000000 | cmp - random
+        dd if=/dev/hda of=seen bs=1M status=none; vuumount /dev/hda
+    }";
+
+fn an_image_of_virtualbox_is_a_disk(r: &Runner) {
+    let script = r"
+        for how in off static=on; do
+            qemu-img create -q -f vdi $([ $how = off ] || echo -o $how) disk.vdi 64M; vumount -t vudevvdi disk.vdi /dev/hda; blockdev --getsize64 /dev/hda; fill
+            qemu-img check -q -f vdi disk.vdi && qemu-img compare -q -F vdi -f raw seen disk.vdi && echo same
+            vumount -t vudevvdi -o ro disk.vdi /dev/hda; cmp /dev/hda seen && echo again; e2fsck -fn /dev/hda1 > log 2>&1 && echo sound; vuumount /dev/hda
+        done
+        truncate -s 3000 text; vumount -t vudevvdi text /dev/hda 2>&1; vumount -t vudevvdi . /dev/hda 2>&1; true";
+    let once = "67108864\nsound\nsame\nagain\nsound\n";
+    let expected =
+        format!("{once}{once}vumount: text: not a VDI image\nvumount: .: not a file of the host, where images must be");
+    assert_eq!(r.bash(&format!("{BEFORE}{FILLED}\n{script}")).line(), expected);
+}
+
+fn an_image_of_qemu_is_a_disk(r: &Runner) {
+    let script = r"
+        for how in compat=1.1 compat=0.10 cluster_size=4k,refcount_bits=8 preallocation=metadata lazy_refcounts=on; do
+            qemu-img create -q -f qcow2 -o $how disk.qcow2 64M; vumount -t vudevqcow2 disk.qcow2 /dev/hda; fill
+            qemu-img check -q disk.qcow2 && qemu-img compare -q -f raw -F qcow2 seen disk.qcow2 && echo same
+        done
+        qemu-img snapshot -c before disk.qcow2; vumount -t vudevqcow2 disk.qcow2 /dev/hda; echo changed > /dev/hda1; blkdiscard -o 10M -l 8M /dev/hda; blkdiscard -z -o 20M -l 8M /dev/hda
+        dd if=/dev/hda bs=1M skip=20 count=8 status=none | tr -d '\0' | wc -c; vuumount /dev/hda; qemu-img check -q disk.qcow2 && echo sound
+        qemu-img snapshot -a before disk.qcow2; qemu-img compare -q -f raw -F qcow2 seen disk.qcow2 && echo restored
+        qemu-img convert -c -O qcow2 disk.qcow2 small.qcow2; vumount -t vudevqcow2 small.qcow2 /dev/hda; cmp seen /dev/hda && echo same; echo changed > /dev/hda; head -c 8 /dev/hda; vuumount /dev/hda; qemu-img check -q small.qcow2 && echo sound";
+    let expected = format!("{}0\nsound\nrestored\nsame\nchanged\nsound", "sound\nsame\n".repeat(5));
+    assert_eq!(r.bash(&format!("{BEFORE}{FILLED}\n{script}")).line(), expected);
+}
+
+fn an_image_stands_on_another(r: &Runner) {
+    let script = r"
+        mkdir d; head -c 1M /dev/urandom > d/base.raw; truncate -s 8M d/base.raw; qemu-img create -q -f qcow2 -b base.raw -F raw d/middle.qcow2; qemu-img create -q -f qcow2 -b $PWD/d/middle.qcow2 -F qcow2 top.qcow2 16M
+        vumount -t vudevqcow2 top.qcow2 /dev/hda; cmp -n 8388608 /dev/hda d/base.raw && echo same; dd if=/dev/hda bs=1M skip=8 status=none | tr -d '\0' | wc -c
+        cksum d/* > before; echo over > /dev/hda; head -c 8 /dev/hda | tail -c 3 | cmp - <(head -c 8 d/base.raw | tail -c 3); vuumount /dev/hda; cksum d/* | diff before - && qemu-img check -q top.qcow2 && echo sound
+        qemu-img convert -O raw top.qcow2 all; head -c 5 all; vumount -t vudevqcow2 top.qcow2 /dev/hda; cmp all /dev/hda && echo same; vumount -t vudevqcow2 d/middle.qcow2 /dev/hdb 2>&1; vuumount /dev/hda
+        mv d/base.raw d/other; vumount -t vudevqcow2 top.qcow2 /dev/hda 2>&1 | sed s,$PWD/,,; cp d/middle.qcow2 d/base.raw; qemu-img rebase -u -b middle.qcow2 -F qcow2 d/middle.qcow2; vumount -t vudevqcow2 d/middle.qcow2 /dev/hda 2>&1 | tail -c 60";
+    let expected =
+        "same\n0\nsound\nover\nsame\nvumount: d/middle.qcow2: busy: in use by another device or file system\n\
+        vumount: top.qcow2: backing file 'd/middle.qcow2': backing file 'base.raw': no such file or directory\n\
+        ";
+    let said = r.bash(&format!("{BEFORE}{script}")).line();
+    let (most, last) = said.rsplit_once('\n').unwrap_or_default();
+    assert_eq!(format!("{most}\n"), expected);
+    assert!(last.ends_with("busy") || last.contains("stands on itself") || last.contains("busy"), "{last}");
+}
+
+fn images_that_are_damaged_are_named(r: &Runner) {
+    let script = r"
+        try() { vumount -t vudevqcow2 -o ${2-rw} $1 /dev/hda 2>&1 && vuumount /dev/hda; }
+        new() { qemu-img create -q -f qcow2 ${2-} $1 8M; }
+        printf text > text; try text; new a; truncate -s 100 a; try a; new b; printf '\377\377' | dd of=b bs=1 seek=36 conv=notrunc status=none; try b
+        new c '-o data_file=c.data,data_file_raw=on'; try c; new d '-o compression_type=zstd'; try d; new e '-o extended_l2=on'; try e
+        new f; printf '\001' | dd of=f bs=1 seek=79 conv=notrunc status=none; try f; new g; chmod 400 g; test $(id -u) = 0 || try g; try g ro && echo read";
+    let expected = "vumount: text: not a qcow2 image\nvumount: a: a damaged image: first table\nvumount: b: a damaged image: first table\n\
+        vumount: c: an external data file is not supported\nvumount: d: compression by zstd is not supported\n\
+        vumount: e: extended L2 entries is not supported\n\
+        vumount: f: a damaged image: not closed when it was last written ('qemu-img check -r all' repairs it)\n\
+        vumount: g: cannot be written: permission denied: use option 'ro'\nread";
+    assert_eq!(r.bash(&format!("{BEFORE}{script}")).line(), expected);
+}
+
+fn a_file_system_on_a_partition_is_mounted(r: &Runner) {
+    let script = r"
+        vu_insmod vufuse; mkdir m; qemu-img create -q -f qcow2 disk.qcow2 64M; vumount -t vudevqcow2 disk.qcow2 /dev/vdz; printf 'label: dos\n,32M\n,\n' | sfdisk -q /dev/vdz
+        mkfs.ext4 -q /dev/vdz1; mkfs.vfat /dev/vdz2 > log; mount -t ext4 /dev/vdz1 m && echo text > m/file; cat m/file
+        vuumount /dev/vdz 2>&1; mkfs.ext4 -q /dev/vdz1 2>&1 | grep -c 'is mounted\|in use\|busy'; mount -t ext4 /dev/vdz1 m 2> log || echo refused; blockdev --rereadpt /dev/vdz 2>&1 | sed 's/.*: //'
+        umount m; e2fsck -fn /dev/vdz1 > log 2>&1 && echo sound; debugfs -R 'cat file' /dev/vdz1 2> log; mount -t vfat /dev/vdz2 m && cp /etc/passwd m/ && umount m; fsck.vfat -n /dev/vdz2 | tail -1 | cut -d: -f2 | cut -d, -f1
+        vuumount /dev/vdz && qemu-img check -q disk.qcow2 && echo closed";
+    let expected = "text\nvuumount: /dev/vdz: busy: something that is mounted uses it\n1\nrefused\nDevice or resource busy\nsound\ntext\n 1 files\nclosed";
+    assert_eq!(r.bash(&format!("{BEFORE}{script}")).line(), expected);
+}
+
+fn mount_makes_a_loop_device(r: &Runner) {
+    let script = r"
+        vu_insmod vufuse; mkdir m; truncate -s 16M img; mkfs.ext4 -q img; vumount -t vudevloop none /dev/loop-control
+        mount -o loop -t ext4 img m && echo text > m/file; losetup -n -O AUTOCLEAR,BACK-FILE | grep '/img *$' | sed 's, *\(.\).*/,\1 ,'; grep -c '^/dev/loop.* ext4' /proc/mounts
+        umount m; losetup -n -O BACK-FILE | grep -c '/img *$'; e2fsck -fn img > log 2>&1 && echo sound; debugfs -R 'cat file' img 2> log";
+    assert_eq!(r.bash(&format!("{BEFORE}{script}")).line(), "1 img\n1\n0\nsound\ntext");
 }

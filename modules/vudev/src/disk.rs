@@ -18,6 +18,16 @@ pub enum Part {
     Number(u32),
 }
 
+impl Part {
+    /// Its number; 0 for the whole.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Whole => 0,
+            Self::Number(number) => number,
+        }
+    }
+}
+
 /// A piece of the storage, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -29,7 +39,7 @@ pub struct Window {
 
 /// A disk.
 pub struct Disk {
-    storage: Arc<dyn Storage>,
+    storage: RwLock<Arc<dyn Storage>>,
     parts: RwLock<Vec<Partition>>,
     /// Set and cleared by `BLKROSET`.
     read_only: AtomicBool,
@@ -65,7 +75,7 @@ impl Drop for Use {
 
 impl std::fmt::Debug for Disk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Disk({} bytes)", self.storage.size())
+        write!(f, "Disk({} bytes)", self.storage().size())
     }
 }
 
@@ -73,15 +83,32 @@ impl Disk {
     /// Makes a disk of a storage, and reads its partition table.
     pub fn new(storage: Arc<dyn Storage>) -> Arc<Self> {
         let read_only = AtomicBool::new(storage.is_read_only());
-        let disk =
-            Self { storage, parts: RwLock::default(), read_only, uses: Mutex::default(), open: AtomicUsize::new(0) };
+        let disk = Self {
+            storage: RwLock::new(storage),
+            parts: RwLock::default(),
+            read_only,
+            uses: Mutex::default(),
+            open: AtomicUsize::new(0),
+        };
         disk.reread();
         Arc::new(disk)
     }
 
     /// What it is made of.
-    pub fn storage(&self) -> &dyn Storage {
-        &*self.storage
+    pub fn storage(&self) -> Arc<dyn Storage> {
+        self.storage.read().clone()
+    }
+
+    /// Makes it of something else. Its partitions are left to [`Disk::read_partitions`].
+    pub fn replace(&self, storage: Arc<dyn Storage>) {
+        self.read_only.store(storage.is_read_only(), Ordering::Relaxed);
+        self.parts.write().clear();
+        *self.storage.write() = storage;
+    }
+
+    /// How many have it open.
+    pub fn users(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     /// Whether it refuses writes.
@@ -94,7 +121,7 @@ impl Disk {
     /// # Errors
     /// - `EACCES`: the storage takes none.
     pub fn set_read_only(&self, read_only: bool) -> Result<()> {
-        if !read_only && self.storage.is_read_only() {
+        if !read_only && self.storage().is_read_only() {
             return Err(Errno::ACCESS);
         }
         self.read_only.store(read_only, Ordering::Relaxed);
@@ -109,7 +136,7 @@ impl Disk {
     /// Where a part of it lies; `None` for a partition that is gone.
     pub fn window(&self, part: Part) -> Option<Window> {
         match part {
-            Part::Whole => Some(Window { start: 0, length: self.storage.size() / SECTOR * SECTOR }),
+            Part::Whole => Some(Window { start: 0, length: self.storage().size() / SECTOR * SECTOR }),
             Part::Number(number) => {
                 let parts = self.parts.read();
                 let found = parts.iter().find(|p| p.number == number)?;
@@ -141,7 +168,7 @@ impl Disk {
 
     /// Whether somebody uses any of it.
     pub fn is_used(&self) -> bool {
-        self.open.load(Ordering::Relaxed) > 0
+        self.users() > 0
     }
 
     fn has_open_parts(&self) -> bool {
@@ -149,7 +176,7 @@ impl Disk {
     }
 
     fn reread(&self) {
-        match partition::read(&*self.storage) {
+        match partition::read(&*self.storage()) {
             Ok(parts) => *self.parts.write() = parts,
             Err(errno) => tracing::warn!(%errno, "vudev: partition table not read"),
         }
@@ -221,7 +248,7 @@ impl Disk {
     }
 
     fn check(&self, new: &Partition) -> Result<u64> {
-        let end = new.start.checked_add(new.length).filter(|end| *end <= self.storage.size()).ok_or(Errno::INVAL)?;
+        let end = new.start.checked_add(new.length).filter(|end| *end <= self.storage().size()).ok_or(Errno::INVAL)?;
         let is_aligned = new.start % SECTOR == 0 && new.length % SECTOR == 0;
         if new.number == 0 || new.number >= MOST || new.length == 0 || !is_aligned {
             return Err(Errno::INVAL);

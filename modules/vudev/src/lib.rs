@@ -6,12 +6,15 @@
 //! Architecture invariant: a device knows storages and offsets, and nothing of how a read or an ioctl gets to it.
 
 mod disk;
+mod image;
 mod ioctl;
+mod loops;
 mod node;
 mod null;
 mod open;
 mod options;
 mod partition;
+mod sys;
 mod types;
 
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use umvu_interface::{FilesystemType, LoadError, Module, ModuleDescriptor, Option
 pub static MODULE: ModuleDescriptor = ModuleDescriptor {
     name: "vudev",
     aliases: &[],
-    summary: "devices: null, RAM disks, disks in files with their partitions",
+    summary: "devices: disks in files and images, RAM disks, loop devices, null",
     options: &[],
     mount_options: &[
         OptionHelp { syntax: "ro", help: "the device refuses writes" },

@@ -4,15 +4,20 @@ use std::fs::File;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
-use umvu_driver::{open_source, FileStorage, Storage, Use};
+use umvu_driver::{open_file, open_source, FileStorage, Storage, Use};
 use umvu_interface::{
-    cause, Errno, FilesystemType, InnerMounts, InodeRef, MountError, MountFlags, MountRequest, Mounted, World,
+    cause, Errno, FilesystemType, InnerMounts, InodeRef, MountError, MountFlags, MountRequest, Mounted, Name, World,
 };
 
 use crate::disk::Disk;
+use crate::image::qcow2::Qcow2;
+use crate::image::vdi::Vdi;
+use crate::image::ImageError;
+use crate::loops::Loops;
 use crate::node::{Device, DeviceFs, Numbers, Owner, Place};
 use crate::options::{self, Access, Options, Table};
 use crate::partition::empty_mbr;
+use crate::sys::List;
 
 /// All types.
 pub fn all() -> Vec<Arc<dyn FilesystemType>> {
@@ -21,6 +26,9 @@ pub fn all() -> Vec<Arc<dyn FilesystemType>> {
         made(&["vudevnull"], Kind::Null),
         made(&["vudevramdisk"], Kind::RamDisk),
         made(&["vudevpartx", "vudevraw"], Kind::Raw),
+        made(&["vudevqcow2"], Kind::Qcow2),
+        made(&["vudevvdi"], Kind::Vdi),
+        made(&["vudevloop"], Kind::Loops),
     ]
 }
 
@@ -29,6 +37,9 @@ enum Kind {
     Null,
     RamDisk,
     Raw,
+    Qcow2,
+    Vdi,
+    Loops,
 }
 
 struct Type {
@@ -48,7 +59,7 @@ impl FilesystemType for Type {
     }
 
     fn needs_no_source(&self) -> bool {
-        matches!(self.kind, Kind::Null | Kind::RamDisk)
+        matches!(self.kind, Kind::Null | Kind::RamDisk | Kind::Loops)
     }
 
     fn makes_mount_point(&self) -> bool {
@@ -63,7 +74,9 @@ impl FilesystemType for Type {
         let device = match self.kind {
             Kind::Null => Device::Null,
             Kind::RamDisk => Device::Disk(Disk::new(ramdisk(&options)?)),
-            Kind::Raw => Device::Disk(Disk::new(image(request, world, &options)?)),
+            Kind::Raw => Device::Disk(Disk::new(raw(request, world, &options)?)),
+            Kind::Qcow2 | Kind::Vdi => Device::Disk(Disk::new(self.image(request, world, &options)?)),
+            Kind::Loops => Device::Loops(loops(request, world)?),
         };
         if let (Device::Disk(disk), Some(Access::ReadOnly)) = (&device, access(request, &options)) {
             disk.set_read_only(true).map_err(|errno| fail(request.source, errno))?;
@@ -85,7 +98,7 @@ impl Type {
     fn check_ramdisk_only(&self) -> Result<(), MountError> {
         match self.kind {
             Kind::RamDisk => Ok(()),
-            Kind::Null | Kind::Raw => {
+            _ => {
                 let message = "vudev: only a vudevramdisk takes the options 'size' and 'mbr'";
                 Err(MountError::new(Errno::INVAL, message))
             }
@@ -99,10 +112,13 @@ impl Type {
         let (major, minor) = match self.kind {
             // As /dev/null has.
             Kind::Null => (1, 3),
-            Kind::RamDisk | Kind::Raw => (DISK_MAJOR, NEXT.fetch_add(1, Ordering::Relaxed) % DISKS * MINORS),
+            // As /dev/loop-control has.
+            Kind::Loops => (10, 237),
+            _ => (DISK_MAJOR, NEXT.fetch_add(1, Ordering::Relaxed) % DISKS * MINORS),
         };
         Numbers {
             filesystem: world.new_device(),
+            sysfs: world.new_device(),
             major: options.major.unwrap_or(major),
             minor: options.minor.unwrap_or(minor),
         }
@@ -127,16 +143,31 @@ fn owner(request: &MountRequest<'_>, options: &Options) -> Owner {
     }
 }
 
-/// The directory and the name of the mount point.
-fn place(request: &MountRequest<'_>, world: &dyn World) -> Result<Place, MountError> {
-    let target = request.target;
-    let (directory, name): (&[u8], &[u8]) = match target.iter().rposition(|b| *b == b'/') {
+fn split(target: &[u8]) -> (&[u8], &[u8]) {
+    match target.iter().rposition(|b| *b == b'/') {
         Some(0) => (b"/", &target[1..]),
         Some(at) => (&target[..at], &target[at + 1..]),
         None => (b".", target),
-    };
+    }
+}
+
+/// The directory and the name of the mount point.
+fn place(request: &MountRequest<'_>, world: &dyn World) -> Result<Place, MountError> {
+    let (directory, name) = split(request.target);
     let found = world.resolve(directory).and_then(|inode| inode.id());
-    Ok(Place { directory: found.map_err(|errno| fail(directory, errno))?, name: name.to_vec() })
+    let lists = List::ALL.into_iter().filter_map(|list| Some((list, world.resolve(list.path().as_bytes()).ok()?)));
+    let directory = found.map_err(|errno| fail(directory, errno))?;
+    Ok(Place { directory, name: name.to_vec(), lists: lists.collect() })
+}
+
+/// The control device of loop devices: those that the host has beside the mount point keep their numbers.
+fn loops(request: &MountRequest<'_>, world: &dyn World) -> Result<Arc<Loops>, MountError> {
+    let (directory, _) = split(request.target);
+    let directory = world.resolve(directory).map_err(|errno| fail(directory, errno))?;
+    Ok(Loops::new(move |index| {
+        let name = Name::new(format!("loop{index}").as_bytes());
+        name.is_ok_and(|name| directory.lookup(&name).is_ok())
+    }))
 }
 
 /// The storage of a disk in memory.
@@ -159,27 +190,89 @@ fn ramdisk(options: &Options) -> Result<Arc<dyn Storage>, MountError> {
     Ok(Arc::new(storage))
 }
 
-/// The storage of a disk in a file, or on another device.
-fn image(request: &MountRequest<'_>, world: &dyn World, options: &Options) -> Result<Arc<dyn Storage>, MountError> {
-    let source = request.source;
-    if source.is_empty() {
-        return Err(MountError::new(Errno::INVAL, "vudev: no file named that the disk is in"));
-    }
-    let use_ = match access(request, options) {
+/// How the source of a disk is to be used.
+fn use_of(request: &MountRequest<'_>, options: &Options) -> Use {
+    match access(request, options) {
         Some(Access::ReadOnly) => Use::Read,
         Some(Access::ReadWrite) | None => Use::Write,
+    }
+}
+
+/// What the source names.
+fn source(request: &MountRequest<'_>, world: &dyn World) -> Result<InodeRef, MountError> {
+    if request.source.is_empty() {
+        return Err(MountError::new(Errno::INVAL, "vudev: no file named that the disk is in"));
+    }
+    world.resolve(request.source).map_err(|errno| fail(request.source, errno))
+}
+
+/// Why a source cannot be opened.
+fn refused(source: &[u8], errno: Errno, use_: Use) -> MountError {
+    let name = source.escape_ascii();
+    let message = match errno {
+        Errno::NOTBLK => format!("{name}: neither a file nor a block device"),
+        Errno::BUSY => format!("{name}: busy: in use by another device or file system"),
+        Errno::ACCESS | Errno::PERM | Errno::ROFS if use_ == Use::Write => {
+            format!("{name}: cannot be written: {}: use option 'ro'", cause(errno))
+        }
+        _ => return fail(source, errno),
     };
-    let inode = world.resolve(source).map_err(|errno| fail(source, errno))?;
-    open_source(&inode, &request.caller, use_).map_err(|errno| {
-        let name = source.escape_ascii();
-        let message = match errno {
-            Errno::NOTBLK => format!("{name}: neither a file nor a block device"),
-            Errno::BUSY => format!("{name}: busy: in use by another device or file system"),
-            Errno::ACCESS | Errno::PERM | Errno::ROFS if use_ == Use::Write => {
-                format!("{name}: cannot be written: {}: use option 'ro'", cause(errno))
+    MountError::new(errno, message)
+}
+
+/// The storage of a disk in a file, or on another device, as it lies there.
+fn raw(request: &MountRequest<'_>, world: &dyn World, options: &Options) -> Result<Arc<dyn Storage>, MountError> {
+    let use_ = use_of(request, options);
+    let inode = source(request, world)?;
+    open_source(&inode, &request.caller, use_).map_err(|errno| refused(request.source, errno, use_))
+}
+
+impl Type {
+    /// The storage of a disk in an image.
+    fn image(
+        &self,
+        request: &MountRequest<'_>,
+        world: &dyn World,
+        options: &Options,
+    ) -> Result<Arc<dyn Storage>, MountError> {
+        let use_ = use_of(request, options);
+        let inode = source(request, world)?;
+        let file = open_file(&inode, &request.caller, use_).map_err(|errno| match errno {
+            Errno::NOTBLK => {
+                let message =
+                    format!("{}: not a file of the host, where images must be", request.source.escape_ascii());
+                MountError::new(errno, message)
             }
-            _ => return fail(source, errno),
+            errno => refused(request.source, errno, use_),
+        })?;
+        let opened: Result<Arc<dyn Storage>, ImageError> = match self.kind {
+            Kind::Vdi => Vdi::open(file, use_).map(|image| Arc::new(image) as Arc<dyn Storage>),
+            _ => {
+                let find = |name: &[u8], from: &[u8]| find(name, from, request, world);
+                Qcow2::open(file, request.source, use_, &find).map(|image| Arc::new(image) as Arc<dyn Storage>)
+            }
         };
-        MountError::new(errno, message)
-    })
+        opened.map_err(|error| {
+            let message = format!("{}: {error}", request.source.escape_ascii());
+            MountError::new(error.errno(), message)
+        })
+    }
+}
+
+/// Opens the image that another one stands on: its name is relative to the directory of that one.
+fn find(
+    name: &[u8],
+    from: &[u8],
+    request: &MountRequest<'_>,
+    world: &dyn World,
+) -> Result<(File, Vec<u8>), ImageError> {
+    let name = name.strip_prefix(b"file:").unwrap_or(name);
+    let before_slash = name.split(|b| *b == b'/').next().unwrap_or_default();
+    if before_slash.contains(&b':') {
+        return Err(ImageError::Unsupported("a place that is no file".into()));
+    }
+    let path = if name.first() == Some(&b'/') { name.to_vec() } else { [split(from).0, b"/", name].concat() };
+    let inode = world.resolve(&path).map_err(ImageError::Host)?;
+    let file = open_file(&inode, &request.caller, Use::Read).map_err(ImageError::Host)?;
+    Ok((file, path))
 }
