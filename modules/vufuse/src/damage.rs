@@ -139,7 +139,9 @@ fn check<D: Driver + 'static>(bytes: &[u8], parser: Parser, open: impl Fn(Arc<Im
     assert!(start.elapsed() < Duration::from_secs(20), "it takes {:?}", start.elapsed());
 }
 
+/// As many cases, or as PROPTEST_CASES says.
 fn cases(count: u32) -> ProptestConfig {
+    let count = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(count);
     ProptestConfig { cases: count, failure_persistence: None, max_shrink_iters: 50, ..ProptestConfig::default() }
 }
 

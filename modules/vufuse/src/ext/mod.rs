@@ -242,6 +242,15 @@ impl Driver for Ext {
                 return Err(Ext4Error::invalid_input());
             }
             let size = usize::try_from(info.size).ok().filter(|size| *size <= 4096).ok_or_else(Ext4Error::corrupted)?;
+            // rsext4 0.9.2 tells the lower half of the size, and takes memory for all of it. What it has not written yet is
+            // on the storage as it was before.
+            let is_too_large = || self.superblock.size_high(&self.image, inode.raw()) != Ok(0);
+            if is_too_large() {
+                state.ext.sync()?;
+                if is_too_large() {
+                    return Err(Ext4Error::corrupted());
+                }
+            }
             let mut target = vec![0; size];
             let count = state.ext.read_inode(inode, 0, &mut target)?;
             target.truncate(count);

@@ -162,6 +162,12 @@ impl Superblock {
         Ok(table.saturating_add(u64::from(index % self.inodes_per_group) * self.inode_size))
     }
 
+    /// The upper half of an inode's size, as it is on the storage.
+    pub fn size_high(&self, image: &Image, inode: u32) -> Result<u32> {
+        let raw = image.read_piece(self.inode_place(image, inode)?, self.inode_size.min(128), 128)?;
+        Ok(Fields(raw.get(108..).unwrap_or_default()).u32().unwrap_or(0))
+    }
+
     /// Where the inode bitmaps lie that were ever used.
     pub fn inode_bitmaps(&self, image: &Image) -> Result<Vec<u64>> {
         const INODE_UNINIT: u16 = 1;

@@ -414,6 +414,18 @@ fn a_large_directory_in_pieces_counts_its_blocks() {
 }
 
 #[test]
+fn a_symbolic_link_of_terabytes_is_damage() {
+    let bed = Bed::new("ext-link");
+    let (to, path) = (bed.text("image"), bed.path("image"));
+    run("mke2fs", &["-q", "-F", "-t", "ext2", "-b", "1024", &to, "2M"]);
+    run("debugfs", &["-w", "-R", &format!("symlink l {}", "long/".repeat(30)), &to]);
+    run("debugfs", &["-w", "-R", "set_inode_field l size 15298673508510", &to]);
+    let driver = open(&path, Mode::ReadOnly);
+    let link = find(&driver, "l").unwrap();
+    assert_eq!(who(|who| driver.readlink(who, link)), Err(Errno::UCLEAN));
+}
+
+#[test]
 fn a_full_image_refuses_writes_and_stays_sound() {
     for (kind, size) in [("ext4", "4M"), ("ext2", "4M")] {
         let bed = Bed::new(&format!("full-{kind}"));
