@@ -23,6 +23,7 @@ const DEVICES: [(u32, u32, &str); 7] = [
 pub fn open_device(rdev: u64, flags: OFlags) -> Result<OwnedFd> {
     let wanted = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
     let path = DEVICES.iter().find(|(major, minor, _)| (*major, *minor) == wanted).ok_or(Errno::NXIO)?.2;
+    // A device has nothing to truncate.
     let fd = rustix::fs::open(path, (flags - OFlags::TRUNC) | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())?;
     let stat = rustix::fs::fstat(&fd)?;
     match FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rdev {
