@@ -73,7 +73,7 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
             return Err(busy(target, "something is mounted in it"));
         }
         let counted = if on_root { Place::NotCurrent } else { Place::Anywhere };
-        if in_use(call, &at.mount, counted) {
+        if stays_in_use(call, &at.mount, counted) {
             return Err(busy(target, "a process uses it"));
         }
         if at.mount.filesystem.is_in_use() {
@@ -196,6 +196,20 @@ fn in_use(call: &Call, mount: &Arc<Mount>, counted: Place) -> bool {
         || call.supervisor.controls.any_in(mount.id)
         || guests.iter().any(|(pid, _)| call.supervisor.has_open_file_of(*pid, mount, |_| true))
         || (counted == Place::Anywhere && guests.iter().any(|(pid, _)| call.supervisor.runs_file_of(*pid, mount)))
+}
+
+/// As [`in_use`], a moment later if need be: another worker may not yet have let go of its copy of a descriptor that
+/// the guest has closed since.
+fn stays_in_use(call: &Call, mount: &Arc<Mount>, counted: Place) -> bool {
+    const TRIES: u32 = 5;
+    const STEP: Duration = Duration::from_millis(5);
+    (0..TRIES).all(|_| {
+        let is_used = in_use(call, mount, counted);
+        if is_used {
+            std::thread::sleep(STEP);
+        }
+        is_used
+    })
 }
 
 /// Whether a process has a file open for writing that it opened through one of `mounts`.
