@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 /// An archive that is being written.
 #[derive(Default)]
 pub struct Tar(Vec<u8>);
@@ -106,10 +108,20 @@ pub fn layers() -> [Vec<u8>; 2] {
     [first, second]
 }
 
-/// What the images say of how they are to be run.
-pub const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{"User":"guest","Env":["PATH=/bin","COLOUR=green"],
-"Entrypoint":["/bin/sh","-c"],"Cmd":["echo $COLOUR; pwd; id; ls opt/old etc; cat etc/changed lib/through-a-link"],
-"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":[]}}"#;
+/// Returns what the images say of how they are to be run, and the digests of their layers.
+fn config() -> String {
+    let diff_ids = layers().map(|layer| format!(r#""sha256:{}""#, sha256(&layer))).join(",");
+    let config = r#"{"User":"guest","Env":["PATH=/bin","COLOUR=green"],"Entrypoint":["/bin/sh","-c"],
+"Cmd":["echo $COLOUR; pwd; id; ls opt/old etc; cat etc/changed lib/through-a-link"],"WorkingDir":"/"}"#;
+    let rootfs = format!(r#"{{"type":"layers","diff_ids":[{diff_ids}]}}"#);
+    format!(r#"{{"architecture":"amd64","os":"linux","config":{config},"rootfs":{rootfs}}}"#)
+}
+
+/// Returns the digest of something, without the name of its algorithm.
+#[must_use]
+pub fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Writes what `docker save` writes.
 ///
@@ -118,35 +130,35 @@ pub const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{"User
 /// When it cannot be written.
 pub fn docker_save(path: &Path) {
     let [first, second] = layers();
+    let config = config();
+    let name = format!("{}.json", sha256(config.as_bytes()));
     let manifest =
-        br#"[{"Config":"config.json","RepoTags":["demo/busybox:1"],"Layers":["a/layer.tar","b/layer.tar"]}]"#;
+        format!(r#"[{{"Config":"{name}","RepoTags":["demo/busybox:1"],"Layers":["a/layer.tar","b/layer.tar"]}}]"#);
     let archive = Tar::default()
         .file("a/layer.tar", &first)
         .file("b/layer.tar", &second)
-        .file("config.json", CONFIG.as_bytes())
-        .file("manifest.json", manifest)
+        .file(&name, config.as_bytes())
+        .file("manifest.json", manifest.as_bytes())
         .end();
     fs::write(path, archive).expect("the archive of the image");
 }
 
-/// Writes the layout of OCI as a directory. The names of blobs need not be their sums here.
+/// Writes the layout of OCI as a directory, of [`layers`] that may have been compressed.
 ///
 /// # Panics
 ///
 /// When it cannot be written.
-pub fn oci_layout(directory: &Path) {
+pub fn oci_layout(directory: &Path, [first, second]: [&[u8]; 2]) {
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("the directory of blobs");
-    let put = |name: &str, content: &[u8]| {
-        fs::write(blobs.join(name), content).expect("a blob");
+    let put = |content: &[u8]| {
+        let name = sha256(content);
+        fs::write(blobs.join(&name), content).expect("a blob");
         format!(r#""digest":"sha256:{name}","size":{}"#, content.len())
     };
-    let [first, second] = layers();
-    let (first, second, config) = (put("1111", &first), put("2222", &second), put("3333", CONFIG.as_bytes()));
-    let manifest = put(
-        "4444",
-        format!(r#"{{"schemaVersion":2,"config":{{{config}}},"layers":[{{{first}}},{{{second}}}]}}"#).as_bytes(),
-    );
+    let (first, second, config) = (put(first), put(second), put(config().as_bytes()));
+    let manifest =
+        put(format!(r#"{{"schemaVersion":2,"config":{{{config}}},"layers":[{{{first}}},{{{second}}}]}}"#).as_bytes());
     let index = format!(
         r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json",{manifest}}}]}}"#
     );

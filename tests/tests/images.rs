@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use umvu_tests::archive::{docker_save, layers, oci_layout, Tar};
+use umvu_tests::archive::{docker_save, layers, oci_layout, sha256, Tar};
 use umvu_tests::{behaviours, Finished, Runner};
 
 behaviours! {
@@ -24,6 +24,7 @@ behaviours! {
         a_missing_command_of_a_root_is_127,
         a_broken_source_is_told_in_one_line,
         a_damaged_image_is_told_in_one_line,
+        an_image_with_another_content_than_its_digests_say_is_refused,
         options_that_make_no_sense_are_told,
     }
 }
@@ -60,9 +61,14 @@ const SAYS: &str = "green\n/\nuid=12(guest) gid=13(guest) groups=13(guest),20(us
 
 fn every_form_of_image_is_a_root(r: &Runner) {
     docker_save(&r.dir().join("docker.tar"));
-    oci_layout(&r.dir().join("layout"));
-    let pack = "tar -C layout -cf oci.tar . && gzip -k docker.tar && cd layout/blobs/sha256 && gzip 1111 && zstd -q 2222 && for b in 1111.gz 2222.zst; do mv $b ${b%.*}; done && cd ../.. && n1=$(stat -c %s blobs/sha256/1111) n2=$(stat -c %s blobs/sha256/2222) && sed -E \"s/(1111\\\",\\\"size\\\":)[0-9]+/\\1$n1/; s/(2222\\\",\\\"size\\\":)[0-9]+/\\1$n2/\" -i blobs/sha256/4444 && n4=$(stat -c %s blobs/sha256/4444) && sed -E \"s/(4444\\\",\\\"size\\\":)[0-9]+/\\1$n4/\" -i index.json";
-    r.outside_text(&["bash", "-euc", pack]);
+    let [first, second] = layers();
+    oci_layout(&r.dir().join("layout"), [&first, &second]);
+    fs::write(r.dir().join("first"), &first).expect("a layer");
+    fs::write(r.dir().join("second"), &second).expect("a layer");
+    r.outside_text(&["bash", "-euc", "gzip -1k docker.tar first && zstd -q second"]);
+    let packed = |name| fs::read(r.dir().join(name)).expect("a layer");
+    oci_layout(&r.dir().join("packed"), [&packed("first.gz"), &packed("second.zst")]);
+    r.outside_text(&["tar", "-C", "packed", "-cf", "oci.tar", "."]);
     for source in ["docker.tar", "docker.tar.gz", "oci.tar", "layout"] {
         assert_eq!(umvu(r, &["-r", source]).line(), SAYS, "{source}");
     }
@@ -287,6 +293,7 @@ fn a_damaged_image_is_told_in_one_line(r: &Runner) {
     };
     let manifest = r#"[{"Config":"c","Layers":["l"]}]"#;
     let index = r#"{"manifests":[{"digest":"sha256:11","size":2}]}"#;
+    let empty = sha256(b"{}");
     let cases = [
         (archive(&[("manifest.json", "[{")]), "'manifest.json': EOF while parsing"),
         (archive(&[("manifest.json", "[]")]), "has no image"),
@@ -299,7 +306,22 @@ fn a_damaged_image_is_told_in_one_line(r: &Runner) {
             "'blobs/sha256/11': is 3 bytes long, and should have 2",
         ),
         (archive(&[("index.json", &index.replace("sha256:11", "sha256:../../x"))]), "'sha256:../../x': is no digest"),
-        (archive(&[("index.json", index), ("blobs/sha256/11", "{}")]), "has no image"),
+        (
+            archive(&[("index.json", index), ("blobs/sha256/11", "{}")]),
+            "'blobs/sha256/11': damaged: its digest is sha256:",
+        ),
+        (
+            archive(&[("index.json", &index.replace("11", &empty)), (&format!("blobs/sha256/{empty}"), "{}")]),
+            "has no image",
+        ),
+        (
+            archive(&[("index.json", &index.replace("sha256:11", "md5:11")), ("blobs/md5/11", "{}")]),
+            "digests of md5 are not known",
+        ),
+        (
+            archive(&[("manifest.json", manifest), ("c", r#"{"rootfs":{"diff_ids":[]}}"#), ("l", "text")]),
+            "'c': has digests of 0 layers, and the image has 1",
+        ),
         (
             archive(&[("manifest.json", &manifest.replace(r#""l""#, r#""../../etc/passwd""#)), ("c", "{}")]),
             "'../../etc/passwd': is missing",
@@ -312,6 +334,62 @@ fn a_damaged_image_is_told_in_one_line(r: &Runner) {
         assert!(line.starts_with("umvu: i: ") && line.contains(why), "{line}");
     }
     assert!(!r.dir().join("ran").exists());
+}
+
+fn an_image_with_another_content_than_its_digests_say_is_refused(r: &Runner) {
+    let [first, second] = layers();
+    let put = |bytes: &[u8]| fs::write(r.dir().join("i"), bytes).expect("an image");
+    let refused = |source: &str| {
+        let told = umvu(r, &["-r", source, "touch", "ran"]);
+        assert_eq!(told.shell_status(), 1, "{told}");
+        refusal(&told)
+    };
+    // A layer of `docker save`, which has the digests in its configuration.
+    docker_save(&r.dir().join("i"));
+    let good = fs::read(r.dir().join("i")).expect("an image");
+    let changed = replaced(&good, b"second\n", b"sEcond\n");
+    put(&changed);
+    let other = sha256(&replaced(&second, b"second\n", b"sEcond\n"));
+    let should = sha256(&second);
+    assert_eq!(
+        refused("i"),
+        format!("umvu: i: b/layer.tar: damaged: its digest is sha256:{other}, and should be sha256:{should}")
+    );
+    // Its configuration, which is called by its digest.
+    put(&replaced(&good, b"COLOUR=green", b"COLOUR=black"));
+    let line = refused("i");
+    assert!(line.contains(".json': damaged: its digest is sha256:"), "{line}");
+    // A configuration for other layers.
+    put(&replaced(&good, b"\"diff_ids\":", b"\"diff_IDs\":"));
+    assert!(refused("i").contains("damaged: its digest is"));
+    // Blobs of a layout: layer, configuration, manifest; told before any of it is unpacked.
+    let layout = r.dir().join("layout");
+    oci_layout(&layout, [&first, &second]);
+    assert_eq!(umvu(r, &["-r", "layout"]).line(), SAYS);
+    let blobs = fs::read_dir(layout.join("blobs/sha256")).expect("the blobs");
+    for blob in blobs.map(|blob| blob.expect("a blob").path()) {
+        let good = fs::read(&blob).expect("a blob");
+        let mut bytes = good.clone();
+        *bytes.last_mut().expect("a byte") ^= 1;
+        fs::write(&blob, &bytes).expect("a blob");
+        let name = blob.file_name().and_then(|name| name.to_str()).expect("a name");
+        let why = format!("damaged: its digest is sha256:{}, and should be sha256:{name}", sha256(&bytes));
+        assert_eq!(refused("layout"), format!("umvu: layout: 'blobs/sha256/{name}': {why}"));
+        // By mount, too.
+        let mount = ["umvu", "-N", "-m", "archive", "vumount", "-t", "image", "layout", "/mnt"];
+        let told = r.run(mount.map(OsString::from).to_vec());
+        assert!(refusal(&told).contains(&why), "{told}");
+        fs::write(&blob, &good).expect("a blob");
+    }
+    assert_eq!(umvu(r, &["-r", "layout"]).line(), SAYS);
+    assert!(!r.dir().join("ran").exists());
+}
+
+/// Replaces the one place where something stands, by as many bytes.
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let places: Vec<usize> = (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from)).collect();
+    let [at] = places[..] else { panic!("{} places", places.len()) };
+    [&bytes[..at], to, &bytes[at + from.len()..]].concat()
 }
 
 fn options_that_make_no_sense_are_told(r: &Runner) {

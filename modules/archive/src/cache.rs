@@ -1,4 +1,5 @@
-//! What is kept on the host's disk: compressed archives as they are when unpacked. Knows no format.
+//! What is kept on the host's disk: compressed archives as they are when unpacked, and which parts of images were found
+//! to have their digests. Knows no format.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,9 +12,9 @@ use umvu_backing::{directory, fresh_name};
 
 use crate::source::Source;
 
-/// Shorter archives are unpacked again each time.
+/// Shorter archives are unpacked, and verified, again each time.
 const WORTH_KEEPING: u64 = 1 << 20;
-/// Unpacked archives that were not used for so long go.
+/// What was not used for so long goes.
 const AGE_MAX: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// What is known of a compressed source.
@@ -53,6 +54,41 @@ pub fn find(source: &Source) -> io::Result<Kept> {
         Ok(Kept::New(Unpacked { file, paths: Some((part, path)) }))
     };
     kept().or_else(|_| unnamed()).or_else(|_| in_memory())
+}
+
+/// Removes what a source was unpacked to before, if it is kept.
+pub fn forget(source: &Source) {
+    let path = directory("unpacked").and_then(|directory| Ok(directory.join(key(source)?)));
+    if let Ok(path) = path {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// The memory that a source, as it is now, has passed a test.
+pub struct Passed(Option<PathBuf>);
+
+impl Passed {
+    /// Of the test that `mark` names. Taken before the source is read, as it may be changed meanwhile.
+    pub fn of(source: &Source, mark: &str) -> Self {
+        let path = || -> io::Result<PathBuf> { Ok(directory("verified")?.join(format!("{}-{mark}", key(source)?))) };
+        Self(Some(source).filter(|source| source.length() >= WORTH_KEEPING).and_then(|_| path().ok()))
+    }
+
+    /// Whether it has.
+    pub fn is_known(&self) -> bool {
+        let Some(path) = &self.0 else { return false };
+        // The time of the last use.
+        OpenOptions::new().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now())).is_ok()
+    }
+
+    /// Remembers that it has. What cannot be remembered is tested again.
+    pub fn remember(self) {
+        let Some(path) = self.0 else { return };
+        if let Some(directory) = path.parent() {
+            remove_old(directory);
+        }
+        let _ = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    }
 }
 
 /// Before the names of files that are being written.

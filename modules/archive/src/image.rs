@@ -1,9 +1,11 @@
 //! Images of containers: what `docker save` writes, and the layout of OCI (image-spec, `image-layout.md`), be it a
-//! directory or an archive. Finds layers and configuration; what layers hold is `tar`'s and `tree`'s business.
+//! directory or an archive. Finds layers and configuration, and compares them with their digests; what layers hold is
+//! `tar`'s and `tree`'s business.
 
 use serde::Deserialize;
 use umvu_interface::{Errno, MountError};
 
+use crate::digest::Digest;
 use crate::entry::{shown, unreadable, Result};
 use crate::source::Source;
 
@@ -53,10 +55,20 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// A layer of an image.
+pub struct Layer {
+    /// What messages call it.
+    pub name: String,
+    /// As it stands in the image, packed or not.
+    pub source: Source,
+    /// What the archive in it must hash to, when it is unpacked; none where the image does not say.
+    pub digest: Option<Digest>,
+}
+
 /// An image.
 pub struct Image {
-    /// The layers, lowest first, each with its name.
-    pub layers: Vec<(String, Source)>,
+    /// The layers, lowest first.
+    pub layers: Vec<Layer>,
     /// What it says of how it is to be run.
     pub config: Config,
 }
@@ -75,6 +87,15 @@ struct Saved {
 struct Whole {
     #[serde(default, deserialize_with = "or_default")]
     config: Config,
+    #[serde(default)]
+    rootfs: Option<RootFs>,
+}
+
+/// The layers that a configuration belongs to.
+#[derive(Deserialize)]
+struct RootFs {
+    #[serde(default, deserialize_with = "or_default")]
+    diff_ids: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -127,7 +148,12 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn damaged(&self, path: &str, why: impl std::fmt::Display) -> MountError {
-        MountError::new(Errno::UCLEAN, format!("{}: '{}': {why}", self.name, shown(path.as_bytes())))
+        MountError::new(Errno::UCLEAN, format!("{}: {why}", self.called(path)))
+    }
+
+    /// What messages call a part.
+    fn called(&self, path: &str) -> String {
+        format!("{}: '{}'", self.name, shown(path.as_bytes()))
     }
 
     fn json<T: for<'de> Deserialize<'de>>(&self, path: &str, source: &Source) -> Result<T> {
@@ -139,8 +165,25 @@ impl Reader<'_> {
         self.files.open(path)?.ok_or_else(|| self.damaged(path, "is missing"))
     }
 
-    fn config(&self, path: &str, source: &Source) -> Result<Config> {
-        Ok(self.json::<Whole>(path, source)?.config)
+    /// Reads a configuration, and puts the digests that it has of the layers beside them.
+    fn configured(&self, path: &str, config: &Source, layers: Vec<(String, Source)>) -> Result<Image> {
+        let whole: Whole = self.json(path, config)?;
+        let mut layers: Vec<Layer> =
+            layers.into_iter().map(|(name, source)| Layer { name, source, digest: None }).collect();
+        if let Some(RootFs { diff_ids }) = whole.rootfs {
+            if diff_ids.len() != layers.len() {
+                let why = format!("has digests of {} layers, and the image has {}", diff_ids.len(), layers.len());
+                return Err(self.damaged(path, why));
+            }
+            for (layer, digest) in layers.iter_mut().zip(diff_ids) {
+                layer.digest = Some(self.digest(&digest)?);
+            }
+        }
+        Ok(Image { layers, config: whole.config })
+    }
+
+    fn digest(&self, text: &str) -> Result<Digest> {
+        Digest::parse(text).ok_or_else(|| self.damaged(text, "is no digest"))
     }
 
     fn layers<T>(&self, layers: Vec<T>, open: impl Fn(T) -> Result<(String, Source)>) -> Result<Vec<(String, Source)>> {
@@ -159,9 +202,19 @@ impl Reader<'_> {
             Some(tag) => images.into_iter().find(|image| image.tags.iter().any(|known| is_tag(known, tag))),
         };
         let image = found.ok_or_else(|| self.no_image(tag, &tags))?;
-        let config = self.config(&image.config, &self.part(&image.config)?)?;
-        let layers = self.layers(image.layers, |path| Ok((format!("{}: {path}", self.name), self.part(&path)?)))?;
-        Ok(Image { layers, config })
+        let config = self.named_part(&image.config)?;
+        let layers =
+            self.layers(image.layers, |path| Ok((format!("{}: {path}", self.name), self.named_part(&path)?)))?;
+        self.configured(&image.config, &config, layers)
+    }
+
+    /// A part that the manifest calls by a path, which may be its digest.
+    fn named_part(&self, path: &str) -> Result<Source> {
+        let source = self.part(path)?;
+        if let Some(digest) = Digest::of_name(path) {
+            digest.verify(&source, &source, &self.called(path))?;
+        }
+        Ok(source)
     }
 
     fn no_image(&self, tag: Option<&str>, tags: &[String]) -> MountError {
@@ -178,7 +231,6 @@ impl Reader<'_> {
         for _ in 0..DEPTH_MAX {
             if let Some(config) = &manifest.config {
                 let (path, source) = self.blob(config)?;
-                let config = self.config(&path, &source)?;
                 let layers = self.layers(manifest.layers, |layer| {
                     if layer.media_type.ends_with("+encrypted") {
                         return Err(self.damaged(&layer.digest, "the layer is encrypted"));
@@ -186,7 +238,7 @@ impl Reader<'_> {
                     let (path, source) = self.blob(&layer)?;
                     Ok((format!("{}: {path}", self.name), source))
                 })?;
-                return Ok(Image { layers, config });
+                return self.configured(&path, &source, layers);
             }
             let chosen = self.choose(&manifest.manifests, tag)?;
             tag = None;
@@ -224,18 +276,14 @@ impl Reader<'_> {
     }
 
     fn blob(&self, of: &Descriptor) -> Result<(String, Source)> {
-        let bad = || self.damaged(&of.digest, "is no digest");
-        let (algorithm, hash) = of.digest.split_once(':').ok_or_else(bad)?;
-        let is_word = |text: &str, takes: fn(&u8) -> bool| !text.is_empty() && text.bytes().all(|byte| takes(&byte));
-        if !is_word(algorithm, u8::is_ascii_alphanumeric) || !is_word(hash, u8::is_ascii_hexdigit) {
-            return Err(bad());
-        }
-        let path = format!("blobs/{algorithm}/{hash}");
+        let digest = self.digest(&of.digest)?;
+        let path = digest.path();
         let source = self.part(&path)?;
         if source.length() != of.size {
             let why = format!("is {} bytes long, and should have {}", source.length(), of.size);
             return Err(self.damaged(&path, why));
         }
+        digest.verify(&source, &source, &self.called(&path))?;
         Ok((path, source))
     }
 }

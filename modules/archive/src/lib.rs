@@ -8,6 +8,7 @@ mod cache;
 mod compressed;
 #[cfg(test)]
 mod damage;
+mod digest;
 mod entry;
 mod fs;
 mod image;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use umvu_interface::{Errno, MountError};
 
+use crate::cache;
 use crate::compressed::unpacked;
 use crate::entry::{unreadable, Object, Result};
 use crate::image::{self, Config, Files, Image};
@@ -118,8 +119,12 @@ fn archive(source: Source, wanted: &Wanted) -> Result<Contents> {
 fn of_image(image: Image, wanted: &Wanted) -> Result<Contents> {
     let mut tree = Tree::default();
     let mut layers = Vec::new();
-    for (name, source) in image.layers {
-        let source = unpacked(source, &name, wanted.limit)?;
+    for image::Layer { name, source: packed, digest } in image.layers {
+        let source = unpacked(packed.clone(), &name, wanted.limit)?;
+        if let Some(digest) = digest {
+            // What is unpacked is known by what it was unpacked from.
+            digest.verify(&source, &packed, &name).inspect_err(|_| cache::forget(&packed))?;
+        }
         if !layers.is_empty() {
             tree.next_layer();
         }
