@@ -2,7 +2,7 @@
 //! is the hypervisor's business.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ use crate::nested::{self, Stacked};
 use crate::plan::{self, Plan};
 use crate::program;
 use crate::rc::{self, Wanted};
-use crate::report::Failure;
+use crate::report::{shown, Failure};
 use crate::root;
 use crate::start::{self, AtEnd, Config, Nesting, Pids, TraceTarget};
 
@@ -54,6 +54,9 @@ pub struct Options {
     /// Have uname(2) tell RELEASE for the kernel's
     #[arg(short, long, value_name = "RELEASE")]
     kernel_release: Option<OsString>,
+    /// Give port GUEST of the view the number HOST outside, so that it can be below 1024; may be repeated
+    #[arg(short, long, value_name = "HOST:GUEST")]
+    port: Vec<OsString>,
     /// Run FILE, and not /etc/vurc and ~/.vurc
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "norc", value_hint = ValueHint::FilePath)]
     rc: Option<PathBuf>,
@@ -112,7 +115,7 @@ impl Options {
     fn start(self) -> Result<ExitCode, Failure> {
         let files = rc::files(self.wanted())?;
         let plan = self.root.plan()?;
-        let load = with_implied(modules::split(self.module.into_iter().map(OsString::into_vec)), plan.as_ref());
+        let load = with_implied(load(self.module, self.port)?, plan.as_ref());
         let command = command(self.command, plan.as_ref())?;
         if files.is_empty() && plan.is_none() {
             program::check(&command[0])?;
@@ -153,7 +156,7 @@ impl Options {
             rc,
             command: command(self.command, plan.as_ref())?,
             name: self.vu_name.map(OsString::into_vec),
-            load: modules::split(self.module.into_iter().map(OsString::into_vec)),
+            load: load(self.module, self.port)?,
             implied: plan.iter().flat_map(Plan::modules).map(Into::into).collect(),
             debug_tags: self.debugtags.map(OsString::into_vec).unwrap_or_default(),
         })
@@ -174,6 +177,23 @@ fn command(command: Vec<OsString>, plan: Option<&Plan>) -> Result<Vec<OsString>,
         Some(plan) => plan.before(command),
         None => Ok(command_or_shell(command)),
     }
+}
+
+/// The modules that are asked for by name, and the one that `--port` asks for.
+fn load(modules: Vec<OsString>, ports: Vec<OsString>) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut load = modules::split(modules.into_iter().map(OsString::into_vec));
+    let mut module = Vec::from(umvu_ports::MODULE.name);
+    for port in &ports {
+        if !umvu_ports::is_option(port.as_bytes()) {
+            return Err(Failure::Usage(format!("--port {}: needs two ports, HOST:GUEST", shown(port))));
+        }
+        module.push(b',');
+        module.extend_from_slice(port.as_bytes());
+    }
+    if !ports.is_empty() {
+        load.push(module);
+    }
+    Ok(load)
 }
 
 /// Adds the modules that a root takes and nobody has named.
@@ -229,6 +249,14 @@ mod tests {
     #[test]
     fn modules_may_be_repeated_and_keep_their_options() {
         assert_eq!(parsed(&["-m", "viewfs", "-m", "unrealuid,keep", "sh"]).module, ["viewfs", "unrealuid,keep"]);
+    }
+
+    #[test]
+    fn ports_become_options_of_their_module() {
+        let options = parsed(&["-p", "8080:80", "-p", "5353:53", "sh"]);
+        let load = |options: Options| load(options.module, options.port).unwrap();
+        assert_eq!(load(options), [b"ports,8080:80,5353:53".to_vec()]);
+        assert!(load(parsed(&["sh"])).is_empty());
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub static MODULES: &[&ModuleDescriptor] = &[
     &umvu_vudev::MODULE,
     &umvu_vufuse::MODULE,
     &umvu_fuse::MODULE,
+    &umvu_ports::MODULE,
 ];
 
 /// Splits what `-m` was given into modules with their options: a word behind a comma is a module of its own if it is

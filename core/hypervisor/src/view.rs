@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use umvu_interface::{
-    ClaimedDevice, Credentials, Errno, FilesystemType, Identity, Module, ModuleDescriptor, UserNamespace,
+    ClaimedDevice, Credentials, Errno, FilesystemType, Identity, Module, ModuleDescriptor, PortMap, UserNamespace,
 };
 
 use crate::mount::MountTable;
@@ -63,6 +63,8 @@ pub struct View {
     has_namespaces: AtomicBool,
     /// Whether a module claims devices.
     claims_devices: AtomicBool,
+    /// Ports with other numbers than the host's, the newest module first.
+    ports: ArcSwap<Vec<Arc<dyn PortMap>>>,
     host: Arc<Credentials>,
     initial: RwLock<Option<Arc<Credentials>>>,
 }
@@ -110,6 +112,7 @@ impl View {
             plain: AtomicBool::new(true),
             has_namespaces: AtomicBool::new(false),
             claims_devices: AtomicBool::new(false),
+            ports: ArcSwap::default(),
             host,
             initial: RwLock::default(),
         }
@@ -139,12 +142,13 @@ impl View {
         self.plain.load(Ordering::Acquire)
     }
 
-    /// Decides anew whether files and identities are just the host's.
+    /// Decides anew whether files and identities are just the host's, and which ports are not.
     pub fn update_plain(&self) {
         let identity = self.identity();
         let has_own = self.has_namespaces.load(Ordering::Acquire);
         let claims = self.device(|_| true).is_some();
         self.claims_devices.store(claims, Ordering::Release);
+        self.ports.store(Arc::new(self.port_maps()));
         let plain = self.mounts.load().is_host() && identity.is_none() && !has_own && !claims;
         *self.initial.write() = identity.map(|i| Arc::new(i.enter(&self.host)));
         self.plain.store(plain, Ordering::Release);
@@ -186,6 +190,26 @@ impl View {
     /// Whether a module claims devices.
     pub fn claims_devices(&self) -> bool {
         self.claims_devices.load(Ordering::Acquire)
+    }
+
+    fn port_maps(&self) -> Vec<Arc<dyn PortMap>> {
+        let own = self.modules.read();
+        own.iter().rev().chain(self.inherited.iter().rev()).filter_map(|m| m.module.ports()).collect()
+    }
+
+    /// Whether some port has another number in the view than on the host.
+    pub fn maps_ports(&self) -> bool {
+        !self.ports.load().is_empty()
+    }
+
+    /// The number on the host of a port of the view; `None` if it is the same.
+    pub fn port_on_host(&self, port: u16) -> Option<u16> {
+        self.ports.load().iter().find_map(|map| map.on_host(port))
+    }
+
+    /// The number in the view of a port of the host; `None` if it is the same.
+    pub fn port_in_view(&self, port: u16) -> Option<u16> {
+        self.ports.load().iter().find_map(|map| map.in_view(port))
     }
 
     /// All file system types, for `/proc/filesystems`.

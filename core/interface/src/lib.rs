@@ -14,6 +14,7 @@ mod ending;
 mod inode;
 mod module;
 mod name;
+mod ports;
 mod procfd;
 mod program;
 mod signal;
@@ -37,6 +38,7 @@ pub use module::{
     MountFlags, MountRequest, Mounted, OptionHelp, World,
 };
 pub use name::Name;
+pub use ports::PortMap;
 pub use procfd::{path_of_open, ProcPath};
 pub use program::{Argv0, HeldProgram, IdentityOf, Program, ProgramClaim, ProgramDescriptor, PROGRAM_HEAD};
 pub use rustix::fs::OFlags;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bitflags::bitflags;
 
-use crate::{Caller, ClaimedDevice, Credentials, Errno, Filesystem, HeldProgram, InodeRef, Result};
+use crate::{Caller, ClaimedDevice, Credentials, Errno, Filesystem, HeldProgram, InodeRef, PortMap, Result};
 
 /// An option that a module or a file system type takes, for `--help` and error messages.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +65,11 @@ pub trait Module: Send + Sync {
 
     /// The identity it gives to the processes of the view.
     fn identity(&self) -> Option<Arc<dyn Identity>> {
+        None
+    }
+
+    /// The ports of the network it gives other numbers.
+    fn ports(&self) -> Option<Arc<dyn PortMap>> {
         None
     }
 }
