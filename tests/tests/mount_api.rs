@@ -23,6 +23,8 @@ behaviours! {
         a_clone_that_is_closed_is_gone,
         an_opened_tree_is_a_path_descriptor,
         a_bad_move_is_refused,
+        a_mount_beneath_is_seen_when_the_upper_one_has_gone,
+        nothing_goes_beneath_a_root_or_itself,
     }
     from_outside at MOUNTING {
         attributes_are_set_and_cleared_on_one_mount_or_all,
@@ -199,6 +201,54 @@ fn a_bad_move_is_refused() {
     works(move_mount(&mount, "", CWD, "a", INTO));
     fails(Errno::LOOP, move_mount(CWD, "a", CWD, "a", MoveMountFlags::empty()));
     works(move_mount(CWD, "a", CWD, "b", MoveMountFlags::empty()));
+}
+
+/// Not in rustix yet.
+const BENEATH: MoveMountFlags = MoveMountFlags::from_bits_retain(0x200);
+
+fn mount_with(at: &str, file: &str) {
+    works(move_mount(detached(), "", CWD, at, INTO));
+    works(create(CWD, &format!("{at}/{file}")));
+}
+
+fn a_mount_beneath_is_seen_when_the_upper_one_has_gone() {
+    dirs(&["a", "b"]);
+    mount_with("a", "upper");
+    let inside = works(open("a", OFlags::DIRECTORY | OFlags::PATH, Mode::empty()));
+    let below = detached();
+    works(create(&below, "below"));
+    works(move_mount(&below, "", CWD, "a", INTO | BENEATH));
+    assert!(exists("a/upper") && !exists("a/below") && has(&inside, "upper"));
+    drop((below, inside));
+    // One that is attached already, and lands in the middle.
+    mount_with("b", "middle");
+    works(move_mount(CWD, "b", CWD, "a", BENEATH));
+    assert!(exists("a/upper") && !exists("b/middle"));
+    for file in ["a/middle", "a/below"] {
+        works(unmount("a", UnmountFlags::empty()));
+        assert!(exists(file));
+    }
+    works(unmount("a", UnmountFlags::empty()));
+    fails(Errno::INVAL, unmount("a", UnmountFlags::empty()));
+}
+
+fn nothing_goes_beneath_a_root_or_itself() {
+    dirs(&["a", "b", "a/sub"]);
+    works(create(CWD, "file"));
+    let mount = detached();
+    fails(Errno::INVAL, move_mount(&mount, "", CWD, "a/sub", INTO | BENEATH));
+    fails(Errno::INVAL, move_mount(&mount, "", CWD, "file", INTO | BENEATH));
+    fails(Errno::NOENT, move_mount(&mount, "", CWD, "missing", INTO | BENEATH));
+    fails(Errno::INVAL, move_mount(&mount, "", CWD, "/", INTO | BENEATH));
+    mount_with("a", "one");
+    works(mkdir("a/in", Mode::RWXU));
+    mount_with("a/in", "two");
+    fails(Errno::INVAL, move_mount(CWD, "a", CWD, "a", BENEATH));
+    fails(Errno::INVAL, move_mount(CWD, "a/in", CWD, "a", BENEATH));
+    mount_with("b", "low");
+    let low = works(open("b", OFlags::DIRECTORY | OFlags::PATH, Mode::empty()));
+    mount_with("b", "high");
+    fails(Errno::INVAL, move_mount(&low, "", CWD, "a", INTO | BENEATH));
 }
 
 /// Runs a script in which `calls` is the program that makes the calls, after mounting `m` and `m/sub`.

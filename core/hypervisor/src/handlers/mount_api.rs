@@ -1,7 +1,7 @@
 //! The mount API by descriptors: fsopen, fsconfig, fsmount, fspick, open_tree, move_mount, mount_setattr. Knows no file
 //! system type.
 //!
-//! Mounts are attached at one place and by nobody below: `MOVE_MOUNT_BENEATH` and `MOVE_MOUNT_SET_GROUP` are refused.
+//! Mounts spread nowhere: `MOVE_MOUNT_SET_GROUP` is refused.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::handlers::open::{give_path, give_placeholder};
 use crate::mount::{Location, Mount};
 use crate::mounting::attributes::{of_fsmount, Change};
 use crate::mounting::context::{Context, Value};
-use crate::mounting::{copy, may_mount, move_loose, prune, Depth};
+use crate::mounting::{copy, may_mount, move_loose, prune, Depth, Layer};
 use crate::resolve::Last;
 
 const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
@@ -282,7 +282,7 @@ pub fn move_mount(call: &Call) -> Outcome {
     }
     may_mount(call).map_err(refused)?;
     let flags = call.u32(4);
-    if flags & !MASK != 0 || flags & (SET_GROUP | BENEATH) != 0 {
+    if flags & !MASK != 0 || flags & SET_GROUP != 0 {
         return Err(Errno::INVAL.into());
     }
     let last = |bit| if flags & bit != 0 { Last::Follow } else { Last::NoFollow };
@@ -290,7 +290,8 @@ pub fn move_mount(call: &Call) -> Outcome {
     let from = call.object_at(call.i32(0), &from_path, last(FROM_SYMLINKS), empty(flags & FROM_EMPTY_PATH != 0))?;
     let to = call.object_at(call.i32(2), &to_path, last(TO_SYMLINKS), empty(flags & TO_EMPTY_PATH != 0))?;
     call.check_alive()?;
-    move_loose(call, &from, to, &to_path).map_err(refused)?;
+    let layer = if flags & BENEATH != 0 { Layer::Beneath } else { Layer::OnTop };
+    move_loose(call, &from, to, &to_path, layer).map_err(refused)?;
     DONE
 }
 

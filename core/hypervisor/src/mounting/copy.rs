@@ -180,6 +180,48 @@ pub fn move_mount(call: &Call, from: &Location, source: &[u8], covered: Location
     Ok(())
 }
 
+/// Moves a mount, or attaches a detached one, beneath what is mounted at `to`: `do_move_mount` and
+/// `can_move_mount_beneath` of `fs/namespace.c`.
+///
+/// # Errors
+/// - `ENOENT`: the target is in no tree
+/// - `EINVAL`: the source is no mount point, the root of the view, or has another mount on its root; the target is no
+///   mount point, the root of the view or the caller's, or is the source or in it; one is a directory and the other
+///   is not
+pub fn move_beneath(call: &Call, from: &Location, to: Location, target: &[u8]) -> Result<()> {
+    let refused = || fail(target, Errno::INVAL);
+    let mut table = (*call.table()).clone();
+    if !table.is_in_tree(&to.mount) {
+        return Err(fail(target, Errno::NOENT));
+    }
+    let is_loose = table.detached().iter().any(|m| m.id == from.mount.id);
+    let is_attached = table.is_in_tree(&from.mount) && table.attachment(&from.mount).is_some();
+    if !from.is_mount_root() || !(is_loose || is_attached) || !to.is_mount_root() {
+        return Err(refused());
+    }
+    let top = table.top(to);
+    let is_covered = table.top(from.clone()).mount.id != from.mount.id;
+    let is_root = call.root(&table).mount.id == top.mount.id;
+    if is_covered || is_root || table.attachment(&top.mount).is_none() || table.is_below(&from.mount, &top.mount) {
+        return Err(refused());
+    }
+    let spreads = |mount: &Mount| table.attachment(mount).is_some_and(|at| is_shared(&at.covered.mount));
+    if is_attached && spreads(&from.mount) {
+        return Err(refused());
+    }
+    let mount = match from.mount.filesystem.as_any().downcast_ref::<Unmade>() {
+        Some(unmade) => unmade.make(call, top.inode.clone(), target, from.mount.own_flags())?.mount,
+        None => from.mount.clone(),
+    };
+    if !same_sort(&top.inode, &mount.root).map_err(|errno| fail(target, errno))? {
+        return Err(refused());
+    }
+    table.detach(&mount);
+    super::attach_beneath(&mut table, &mount, &top.mount).map_err(|errno| fail(target, errno))?;
+    call.state.view.set_mounts(table);
+    Ok(())
+}
+
 fn is_shared(mount: &Mount) -> bool {
     mount.propagation() == Propagation::Shared
 }

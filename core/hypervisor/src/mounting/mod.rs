@@ -65,6 +65,15 @@ pub enum Depth {
     Below,
 }
 
+/// Where a mount goes among those of a mount point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// It is seen.
+    OnTop,
+    /// It is seen when the one that is seen now has gone: `MOVE_MOUNT_BENEATH`.
+    Beneath,
+}
+
 /// What a mount is asked for.
 pub struct Order<'a> {
     /// Source; `None` where mount(2) got a null pointer.
@@ -168,10 +177,13 @@ pub fn mount(call: &Call, order: &Order<'_>) -> Result<()> {
 ///
 /// # Errors
 /// Those of [`copy::move_mount`].
-pub fn move_loose(call: &Call, from: &Location, to: Location, target: &[u8]) -> Result<()> {
+pub fn move_loose(call: &Call, from: &Location, to: Location, target: &[u8], layer: Layer) -> Result<()> {
     let view = call.state.view.clone();
     let _change = view.change.lock();
-    copy::move_mount(call, from, b"", to, target)
+    match layer {
+        Layer::OnTop => copy::move_mount(call, from, b"", to, target),
+        Layer::Beneath => copy::move_beneath(call, from, to, target),
+    }
 }
 
 /// `do_change_type` of `fs/namespace.c`.
@@ -247,6 +259,14 @@ fn attach(table: &mut MountTable, mount: Arc<Mount>, covered: Location) -> core:
     }
     let name = name_of(&covered)?;
     table.attach(mount, covered, &name)
+}
+
+/// Attaches `mount` where `top` is attached, and `top` on it: who has it open, or stands in it, sees no change.
+fn attach_beneath(table: &mut MountTable, mount: &Arc<Mount>, top: &Arc<Mount>) -> core::result::Result<(), Errno> {
+    let Some(at) = table.attachment(top).cloned() else { return Err(Errno::INVAL) };
+    table.detach(top);
+    table.attach(mount.clone(), at.covered, &at.name)?;
+    table.attach(top.clone(), Location::root_of(mount), b"")
 }
 
 /// Whether both are directories, or both are not.
