@@ -24,6 +24,7 @@ behaviours! {
         rename_noreplace_refuses_what_exists,
         rename_exchange_swaps_any_two,
         rename_flags_are_checked_in_order,
+        a_name_that_is_too_long_counts_after_the_directories,
     }
 }
 
@@ -181,4 +182,28 @@ fn rename_flags_are_checked_in_order() {
     fails(Errno::INVAL, renameat_with(CWD, "missing", CWD, "new", RenameFlags::from_bits_retain(8)));
     fails(Errno::INVAL, renameat_with(CWD, "missing", CWD, "new", RenameFlags::EXCHANGE | RenameFlags::WHITEOUT));
     fails(Errno::NOENT, renameat_with(CWD, "missing", CWD, "new", RenameFlags::empty()));
+}
+
+fn a_name_that_is_too_long_counts_after_the_directories() {
+    let long = "x".repeat(256);
+    file("f");
+    works(mkdir("d", Mode::RWXU));
+    for (from, to, errno) in [
+        ("f", long.as_str(), Errno::NAMETOOLONG),
+        (long.as_str(), "f", Errno::NAMETOOLONG),
+        ("missing", long.as_str(), Errno::NOENT),
+        (long.as_str(), "missing/x", Errno::NOENT),
+        ("missing/x", long.as_str(), Errno::NOENT),
+        ("d/.", long.as_str(), Errno::BUSY),
+        (long.as_str(), "d/..", Errno::BUSY),
+    ] {
+        fails(errno, rename(from, to));
+    }
+    fails(Errno::EXIST, renameat_with(CWD, &long, CWD, "d/.", RenameFlags::NOREPLACE));
+    fails(Errno::NAMETOOLONG, linkat(CWD, "f", CWD, &long, AtFlags::empty()));
+    fails(Errno::NAMETOOLONG, mkdir(&long, Mode::RWXU));
+    fails(Errno::NAMETOOLONG, rustix::fs::rmdir(&long));
+    fails(Errno::NAMETOOLONG, rustix::fs::unlink(&long));
+    let create = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::EXCL | rustix::fs::OFlags::WRONLY;
+    fails(Errno::NAMETOOLONG, rustix::fs::open(&long, create, Mode::RUSR));
 }

@@ -76,6 +76,8 @@ pub enum LastComponent {
     DotDot,
     /// None: the path was `/` or only slashes.
     Root,
+    /// A name that no directory can have. Who looks it up gets `ENAMETOOLONG`, and not earlier.
+    TooLong,
 }
 
 /// Whether the path ended in a slash.
@@ -242,7 +244,12 @@ impl Walk<'_> {
             }
             _ => {}
         }
-        let name = Name::new(part.bytes)?;
+        let name = match Name::new(part.bytes) {
+            Err(Errno::NAMETOOLONG) if part.is_last && last == Last::Parent => {
+                return Ok(Step::End(self.end(last, LastComponent::TooLong, part.slash)));
+            }
+            name => name?,
+        };
         let at_parent = |directory: &Location, name| {
             Step::End(Lookup::AtParent {
                 directory: directory.clone(),

@@ -167,9 +167,13 @@ fn create_or_open(call: &Call, dirfd: i32, path: &[u8], how: How) -> Outcome {
         }
         Lookup::Entry { directory, found } => return open_existing(call, &directory, &found, how, path),
         Lookup::AtParent { directory, last, slash } => {
-            let LastComponent::Name(name) = last else {
-                let exclusive = how.flags.contains(OFlags::EXCL);
-                return Err(if exclusive { Errno::EXIST } else { Errno::ISDIR }.into());
+            let name = match last {
+                LastComponent::Name(name) => name,
+                LastComponent::TooLong => return Err(Errno::NAMETOOLONG.into()),
+                LastComponent::Dot | LastComponent::DotDot | LastComponent::Root => {
+                    let exclusive = how.flags.contains(OFlags::EXCL);
+                    return Err(if exclusive { Errno::EXIST } else { Errno::ISDIR }.into());
+                }
             };
             if slash == TrailingSlash::Yes {
                 return Err(Errno::ISDIR.into());

@@ -49,17 +49,23 @@ fn do_rename(call: &Call, old_dirfd: i32, old: usize, new_dirfd: i32, new: usize
     if from.mount.id != to.mount.id || from.inode.id()?.0 != to.inode.id()?.0 {
         return Err(Errno::XDEV.into());
     }
-    let LastComponent::Name(from_name) = from_last else { return Err(Errno::BUSY.into()) };
-    let LastComponent::Name(to_name) = to_last else {
+    let is_name = |last: &LastComponent| matches!(last, LastComponent::Name(_) | LastComponent::TooLong);
+    if !is_name(&from_last) {
+        return Err(Errno::BUSY.into());
+    }
+    if !is_name(&to_last) {
         let errno = if flags.contains(RenameFlags::NOREPLACE) { Errno::EXIST } else { Errno::BUSY };
         return Err(errno.into());
-    };
+    }
     if from.mount.flags().contains(MountFlags::READ_ONLY) {
         return Err(Errno::ROFS.into());
     }
     search(call, &from)?;
     search(call, &to)?;
+    // A name that is too long is found out when it is looked up.
+    let LastComponent::Name(from_name) = from_last else { return Err(Errno::NAMETOOLONG.into()) };
     let moved = from.inode.lookup(&from_name)?;
+    let LastComponent::Name(to_name) = to_last else { return Err(Errno::NAMETOOLONG.into()) };
     let replaced = match to.inode.lookup(&to_name) {
         Ok(inode) => Some(inode),
         Err(Errno::NOENT) => None,

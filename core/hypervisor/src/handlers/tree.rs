@@ -79,7 +79,11 @@ fn place_for(call: &Call, dirfd: i32, path: &[u8], is_directory: bool) -> Result
 fn free_name(call: &Call, dirfd: i32, path: &[u8], is_directory: bool) -> Result<(Location, Name)> {
     let found = call.resolve(dirfd, path, Last::Parent, ResolveFlags::empty())?;
     let Lookup::AtParent { directory, last, slash } = found else { return Err(Errno::EXIST) };
-    let LastComponent::Name(name) = last else { return Err(Errno::EXIST) };
+    let name = match last {
+        LastComponent::Name(name) => name,
+        LastComponent::TooLong => return Err(Errno::NAMETOOLONG),
+        LastComponent::Dot | LastComponent::DotDot | LastComponent::Root => return Err(Errno::EXIST),
+    };
     search(call, &directory)?;
     match directory.inode.lookup(&name) {
         Ok(_) => return Err(Errno::EXIST),
@@ -283,6 +287,7 @@ fn remove(call: &Call, dirfd: i32, path: usize, kind: RemoveKind) -> Outcome {
     let Lookup::AtParent { directory, last, slash } = found else { return Err(Errno::BUSY.into()) };
     let name = match (last, kind) {
         (LastComponent::Name(name), _) => name,
+        (LastComponent::TooLong, _) => return Err(Errno::NAMETOOLONG.into()),
         (LastComponent::Dot, RemoveKind::Directory) => return Err(Errno::INVAL.into()),
         (LastComponent::DotDot, RemoveKind::Directory) => return Err(Errno::NOTEMPTY.into()),
         (LastComponent::Root, RemoveKind::Directory) => return Err(Errno::BUSY.into()),
