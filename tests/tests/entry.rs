@@ -12,6 +12,7 @@ behaviours! {
         paths_changed_by_another_thread_do_not_slip,
     }
     from_outside at EVERYWHERE {
+        a_file_of_the_host_has_its_handle,
         an_undumpable_process_goes_on_working,
         a_guests_own_filter_works,
         vfork_and_friends_work,
@@ -32,6 +33,14 @@ fn io_uring_and_unknown_calls_are_refused(r: &Runner) {
 
 fn file_handles_do_not_open_files(r: &Runner) {
     assert_eq!(r.run([program("file_handles")]).line(), "EPERM");
+}
+
+/// As overlayfs, a union has none.
+fn a_file_of_the_host_has_its_handle(r: &Runner) {
+    let told = r.run([program("file_handles").as_os_str(), "all".as_ref()]).line();
+    let made = "made its mount EOVERFLOW EINVAL EFAULT";
+    let expected = if r.place().is_union() { "EOPNOTSUPP EOPNOTSUPP EOPNOTSUPP EOPNOTSUPP" } else { made };
+    assert_eq!(told, expected);
 }
 
 fn a_guest_cannot_see_the_supervisor(r: &Runner) {

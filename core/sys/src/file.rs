@@ -179,6 +179,34 @@ impl SelfFd {
     }
 }
 
+/// Makes a handle of an object, as name_to_handle_at(2). `handle` begins with the number of bytes that follow its first
+/// eight, and is a `struct file_handle` afterwards; with `EOVERFLOW` it begins with the number that is needed.
+///
+/// # Errors
+/// - `EINVAL`: the number that it begins with is not that of its bytes, or more than 128.
+/// - `EOPNOTSUPP`: the file system has none.
+/// - `EOVERFLOW`: it needs more bytes.
+pub fn handle(fd: BorrowedFd<'_>, flags: u32, handle: &mut [u8]) -> Result<(), Errno> {
+    let (size, rest) = handle.split_first_chunk::<4>().ok_or(Errno::INVAL)?;
+    if u32::from_ne_bytes(*size) as usize + 4 != rest.len() {
+        return Err(Errno::INVAL);
+    }
+    let mut mount: libc::c_int = 0;
+    // SAFETY: the kernel writes no more than the eight bytes of the header and the number that they give, which was
+    // checked to be what `handle` has, and an int to `mount`; the path is an empty string.
+    let returned = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            handle.as_mut_ptr(),
+            &raw mut mount,
+            flags | libc::AT_EMPTY_PATH as u32,
+        )
+    };
+    crate::check(returned).map(drop)
+}
+
 /// Marks the object at `path` for a fanotify group, as fanotify_mark(2).
 ///
 /// # Errors

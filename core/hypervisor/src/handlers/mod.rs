@@ -11,6 +11,7 @@ mod attribute;
 mod directory;
 pub mod exec;
 mod fifo;
+mod handle;
 mod host;
 mod identity;
 mod ioctl;

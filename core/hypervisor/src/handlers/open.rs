@@ -1,9 +1,9 @@
-//! open, openat, openat2, creat, name_to_handle_at. Knows nothing of what trees are made of.
+//! open, openat, openat2, creat. Knows nothing of what trees are made of.
 
 use rustix::fs::OFlags;
 use umvu_interface::{Errno, FileKind, Result};
 
-use crate::call::{Call, EmptyPath, Outcome, Reply};
+use crate::call::{Call, Outcome, Reply};
 use crate::handlers::open_object::{give, open_place, How};
 use crate::handlers::tree::{self, creatable};
 use crate::mount::Location;
@@ -220,27 +220,4 @@ fn tmpfile(call: &Call, place: &Location, how: How) -> Outcome {
     let mode = tree::creation_mode(call, place, how.mode)?;
     let opened = call.as_caller(|caller| place.inode.tmpfile(caller, mode, how.flags))?;
     give(call, place, opened, how)
-}
-
-/// `name_to_handle_at(dirfd, path, handle, mount_id, flags)`: what can be asked is judged, and no handle is given.
-pub fn name_to_handle_at(call: &Call) -> Outcome {
-    const HANDLE_MNT_ID_UNIQUE: u32 = 1;
-    const HANDLE_CONNECTABLE: u32 = 2;
-    const HANDLE_FID: u32 = 0x200;
-    const SYMLINK_FOLLOW: u32 = 0x400;
-    const EMPTY_PATH: u32 = 0x1000;
-    if call.state.is_plain() {
-        return Ok(Reply::Continue);
-    }
-    let flags = call.u32(4);
-    let known = HANDLE_MNT_ID_UNIQUE | HANDLE_CONNECTABLE | HANDLE_FID | SYMLINK_FOLLOW | EMPTY_PATH;
-    let both = HANDLE_CONNECTABLE | HANDLE_FID;
-    if flags & !known != 0 || flags & both == both {
-        return Err(Errno::INVAL.into());
-    }
-    let last = if flags & SYMLINK_FOLLOW != 0 { Last::Follow } else { Last::NoFollow };
-    let empty = if flags & EMPTY_PATH != 0 { EmptyPath::Allowed } else { EmptyPath::Refused };
-    call.object_at(call.i32(0), &call.path(1)?, last, empty)?;
-    // A handle of the host would lead around the view; file systems without handles say the same.
-    Err(Errno::OPNOTSUPP.into())
 }
