@@ -23,6 +23,7 @@ behaviours! {
         no_call_fails_when_the_supervisor_is_killed,
         a_daemon_holds_nothing_of_who_started_umvu,
         nothing_is_left_running_after_the_last_guest,
+        no_zombie_is_left_to_who_does_not_reap,
         a_view_inside_a_view_is_transparent,
         three_views_deep_works,
         the_supervisor_holds_no_guests_descriptor,
@@ -229,6 +230,21 @@ fn start_daemon(r: &Runner, daemon: &str) -> (i32, i32) {
     // The front has returned, and both go on without it.
     assert!(!is_gone(guard) && !is_gone(supervisor));
     (supervisor, pid.parse().expect("a pid"))
+}
+
+fn no_zombie_is_left_to_who_does_not_reap(r: &Runner) {
+    // As the first process of a container that never waits for what it inherits.
+    let adopter = "import ctypes, os, subprocess, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+print([subprocess.call(sys.argv[1:]) for _ in range(3)])
+try:
+    print(os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT))
+except ChildProcessError:
+    print('none')";
+    let mut line = vec!["python3".into(), "-c".into(), adopter.into()];
+    line.extend(r.command_line(["true"]));
+    let told = watch::finish(r.outside(&line), &[], HANG).unwrap_or_else(|why| panic!("{why}")).line();
+    assert_eq!(told, "[0, 0, 0]\nnone");
 }
 
 fn a_killed_supervisor_takes_a_daemon_along(r: &Runner) {

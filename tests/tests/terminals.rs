@@ -8,6 +8,7 @@ behaviours! {
         control_c_interrupts_the_foreground_alone,
         control_z_stops_and_fg_continues,
         the_command_itself_can_be_stopped_and_continued,
+        a_shell_that_suspends_itself_is_continued,
         the_window_size_is_seen_and_its_change_too,
         the_terminal_is_the_controlling_one,
         dev_tty_is_the_terminal,
@@ -77,15 +78,21 @@ fn control_z_stops_and_fg_continues(r: &Runner) {
     leave(terminal);
 }
 
-/// The outer shell is outside of the place: it stops and continues the umvu it has started.
-fn the_command_itself_can_be_stopped_and_continued(r: &Runner) {
-    let line = r.command_line(["cat"]);
+/// A shell outside of the place, and a script `run` in its directory that starts a command in it.
+fn shell_outside(r: &Runner, command: &[&str]) -> Terminal {
+    let line = r.command_line(command);
     let quoted: Vec<_> =
         line.iter().map(|word| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"))).collect();
+    std::fs::write(r.dir().join("run"), format!("exec {}", quoted.join(" "))).expect("a script");
     let mut terminal = Terminal::start_outside(r, &["bash", "--norc", "--noediting", "-i"]);
     terminal.send(b"PS1='re''ady> '\n");
     terminal.expect("ready> ");
-    std::fs::write(r.dir().join("run"), quoted.join(" ")).expect("a script");
+    terminal
+}
+
+/// The shell stops and continues the umvu that it has started.
+fn the_command_itself_can_be_stopped_and_continued(r: &Runner) {
+    let mut terminal = shell_outside(r, &["cat"]);
     terminal.send(b"bash run\n");
     terminal.send(b"fir''st\n");
     terminal.expect("fir''st\r\nfir''st");
@@ -102,6 +109,30 @@ fn the_command_itself_can_be_stopped_and_continued(r: &Runner) {
     terminal.expect("ready> ");
     terminal.send(b"echo status=$?\n");
     terminal.expect("status=130");
+    terminal.expect("ready> ");
+    leave(terminal);
+}
+
+/// It is in a process group of its own, and has the terminal.
+fn a_shell_that_suspends_itself_is_continued(r: &Runner) {
+    let mut terminal = shell_outside(r, &["bash", "--norc", "--noediting", "-i"]);
+    terminal.send(b"bash run\n");
+    terminal.send(b"PS1='in''ner> '\n");
+    terminal.expect("inner> ");
+    for _ in 0..2 {
+        terminal.send(b"suspend\n");
+        terminal.expect("Stopped");
+        terminal.expect("ready> ");
+        terminal.send(b"fg\n");
+        terminal.expect("bash run");
+        terminal.send(b"echo sti''ll\n");
+        terminal.expect("still");
+        terminal.expect("inner> ");
+    }
+    terminal.send(b"exit 7\n");
+    terminal.expect("ready> ");
+    terminal.send(b"echo status=$?\n");
+    terminal.expect("status=7");
     terminal.expect("ready> ");
     leave(terminal);
 }

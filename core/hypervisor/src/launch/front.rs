@@ -56,8 +56,11 @@ pub fn run(guard: u32, status: OwnedFd, _to_guard: &OwnedFd) -> Result<u8, Start
         match Status::receive(&mut status) {
             Some(Status::Begun(pid)) => front.begin(Pid::from_raw(pid)),
             Some(Status::Stopped(signal)) => front.guest.into_iter().for_each(|guest| stop(signal, guest)),
-            Some(Status::Ended(value)) if front.hung_up && value < 128 => return Ok(HUNG_UP),
-            Some(Status::Ended(value)) => return Ok(u8::try_from(value).unwrap_or(u8::MAX)),
+            Some(Status::Ended(value)) => return Ok(front.status(value)),
+            Some(Status::Over(value)) => {
+                front.reap_guard();
+                return Ok(front.status(value));
+            }
             None => {
                 front.bury();
                 return Ok(KILLED);
@@ -86,6 +89,21 @@ impl Front {
         }
     }
 
+    /// The status to end with.
+    fn status(&self, value: i32) -> u8 {
+        match self.hung_up && value < 128 {
+            true => HUNG_UP,
+            false => u8::try_from(value).unwrap_or(u8::MAX),
+        }
+    }
+
+    /// Waits for the guard, which is about to end: not every process that might inherit it reaps what it inherits.
+    fn reap_guard(&self) {
+        if let Ok(guard) = i32::try_from(self.guard) {
+            let _ = waitid(Id::Pid(Pid::from_raw(guard)), WaitPidFlag::WEXITED);
+        }
+    }
+
     /// Hands a signal on, unless the first guest has it already.
     fn signal(&mut self, info: &siginfo) {
         let Ok(signal) = i32::try_from(info.ssi_signo) else { return };
@@ -93,8 +111,9 @@ impl Front {
             self.early.push(*info);
             return;
         };
-        // The kernel tells of a terminal that is gone only the leader of the session.
-        let is_hangup = signal == libc::SIGHUP && self.leads_session;
+        // The kernel tells of a terminal that is gone the leader of the session, and the group in the foreground or
+        // stopped, which need not be the first guest's.
+        let is_hangup = signal == libc::SIGHUP && (self.leads_session || (info.ssi_code > 0 && !shares_group(guest)));
         // What the kernel sends to a process group, all guests in it get.
         let is_sent = info.ssi_code <= 0 && HANDED_ON.contains(&signal);
         if !is_hangup && !is_sent {
@@ -102,14 +121,16 @@ impl Front {
         }
         self.hung_up |= is_hangup && !has_signal("SigIgn:", signal, guest);
         let _ = process::send_signal(guest.as_raw(), signal);
+        if is_hangup && is_stopped(guest) {
+            // As the kernel does where it tells a group that is stopped.
+            let _ = process::send_signal(guest.as_raw(), libc::SIGCONT);
+        }
     }
 
     /// The supervisor ended without a word.
     fn bury(&self) {
         // The guard kills the guests and ends. If it was killed as well, they are ours now.
-        if let Ok(guard) = i32::try_from(self.guard) {
-            let _ = waitid(Id::Pid(Pid::from_raw(guard)), WaitPidFlag::WEXITED);
-        }
+        self.reap_guard();
         kill_all();
         crate::placeholder::remove_abandoned();
         let _ = writeln!(std::io::stderr(), "umvu: the supervisor of the view was killed");
@@ -130,6 +151,7 @@ fn stop(signal: i32, guest: Pid) {
     if signal == Signal::SIGSTOP {
         if is_stopped(guest) {
             let _ = nix::sys::signal::raise(signal);
+            resume(guest);
         }
         return;
     }
@@ -143,6 +165,28 @@ fn stop(signal: i32, guest: Pid) {
     let set = SigSet::from(signal);
     let _ = set.thread_unblock();
     let _ = set.thread_block();
+    resume(guest);
+}
+
+/// Continues a guest that has a process group of its own, which nobody outside knows: whoever has continued us meant
+/// it. It gets the terminal if we got it.
+fn resume(guest: Pid) {
+    let Ok(group) = nix::unistd::getpgid(Some(guest)) else { return };
+    if group == nix::unistd::getpgrp() || !is_stopped(guest) {
+        return;
+    }
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+    if let Ok(terminal) = rustix::fs::open("/dev/tty", flags, rustix::fs::Mode::empty()) {
+        if nix::unistd::tcgetpgrp(&terminal) == Ok(nix::unistd::getpgrp()) {
+            let _ = nix::unistd::tcsetpgrp(&terminal, group);
+        }
+    }
+    let _ = nix::sys::signal::killpg(group, Signal::SIGCONT);
+}
+
+/// Whether a guest is in the process group that we are in.
+fn shares_group(guest: Pid) -> bool {
+    nix::unistd::getpgid(Some(guest)) == Ok(nix::unistd::getpgrp())
 }
 
 fn is_stopped(pid: Pid) -> bool {

@@ -10,8 +10,10 @@ pub enum Status {
     Begun(i32),
     /// It has stopped; by which signal.
     Stopped(i32),
-    /// It has ended; as a shell reports it.
+    /// It has ended; as a shell reports it. Others may go on.
     Ended(i32),
+    /// The same, and no guest is left: the supervisor and the guard end, too.
+    Over(i32),
 }
 
 impl Status {
@@ -24,6 +26,7 @@ impl Status {
             Self::Begun(pid) => (b'b', pid),
             Self::Stopped(signal) => (b's', signal),
             Self::Ended(status) => (b'e', status),
+            Self::Over(status) => (b'o', status),
         };
         let mut message = [what, 0, 0, 0, 0];
         message[1..].copy_from_slice(&value.to_ne_bytes());
@@ -38,6 +41,7 @@ impl Status {
         Some(match message[0] {
             b'b' => Self::Begun(value),
             b's' => Self::Stopped(value),
+            b'o' => Self::Over(value),
             _ => Self::Ended(value),
         })
     }
@@ -51,7 +55,7 @@ mod tests {
     fn what_is_told_is_received() {
         let (input, output) = rustix::pipe::pipe().unwrap();
         let mut input = std::fs::File::from(input);
-        for status in [Status::Begun(7), Status::Stopped(20), Status::Ended(137)] {
+        for status in [Status::Begun(7), Status::Stopped(20), Status::Ended(137), Status::Over(3)] {
             status.tell(&output).unwrap();
             assert_eq!(Status::receive(&mut input), Some(status));
         }

@@ -34,7 +34,7 @@ impl Start {
     /// Says why there is no view, and ends the front.
     pub fn fail(&self, error: &StartError) {
         let _ = writeln!(std::io::stderr(), "umvu: {error}");
-        let _ = Status::Ended(1).tell(&self.status);
+        let _ = Status::Over(1).tell(&self.status);
     }
 }
 
@@ -115,7 +115,7 @@ fn supervise(start: &Start, guard: &OwnedFd) -> Result<(), StartError> {
     // Who starts umvu again at once finds the layers free.
     supervisor.close_views();
     if let Some(value) = untold {
-        let _ = Status::Ended(value).tell(&start.status);
+        let _ = Status::Over(value).tell(&start.status);
     }
     Ok(())
 }
