@@ -15,6 +15,7 @@ behaviours! {
         a_file_of_the_host_has_its_handle,
         an_undumpable_process_goes_on_working,
         a_guests_own_filter_works,
+        a_call_that_a_tracer_skips_is_skipped_in_silence,
         vfork_and_friends_work,
         two_hundred_threads_work_at_once,
         many_processes_at_once_work,
@@ -62,6 +63,12 @@ fn paths_changed_by_another_thread_do_not_slip(r: &Runner) {
 
 fn an_undumpable_process_goes_on_working(r: &Runner) {
     assert_eq!(r.run([program("undumpable")]).line(), "works undumpable");
+}
+
+/// The tracer puts a number there that no call has.
+fn a_call_that_a_tracer_skips_is_skipped_in_silence(r: &Runner) {
+    let script = "echo > kept; strace -f -o /dev/null -e inject=unlink,unlinkat:retval=0 rm kept 2>&1; ls";
+    assert_eq!(r.bash(script).line(), "kept");
 }
 
 fn a_guests_own_filter_works(r: &Runner) {

@@ -97,6 +97,9 @@ impl Changes {
         let mut changes = Self::default();
         for word in words {
             let Some((sign, letters)) = word.as_bytes().split_first() else { continue };
+            if !b"+-?".contains(sign) {
+                return Err(Failure::Usage(format!("{}: does not begin with '+', '-' or '?'", shown(word))));
+            }
             let letters = match letters {
                 [] => tags.iter().map(|tag| tag.tag).collect(),
                 given => given.to_vec(),
@@ -112,8 +115,7 @@ impl Changes {
             match sign {
                 b'+' => changes.add.extend(letters),
                 b'-' => changes.remove.extend(letters),
-                b'?' => changes.ask.extend(letters),
-                _ => return Err(Failure::Usage(format!("{}: does not begin with '+', '-' or '?'", shown(word)))),
+                _ => changes.ask.extend(letters),
             }
         }
         Ok(changes)

@@ -48,12 +48,12 @@ pub fn is_one(asked: &[u8], name: &str) -> bool {
 pub fn help() -> String {
     let mut text = String::from("Modules:\n");
     for module in MODULES {
-        text += &format!("  {:<12}{}\n", module.name, module.summary);
+        text += &format!("  {:<11} {}\n", module.name, module.summary);
         for option in module.options {
-            text += &format!("    ,{:<18}{}\n", option.syntax, option.help);
+            text += &format!("    ,{:<17} {}\n", option.syntax, option.help);
         }
         for option in module.mount_options {
-            text += &format!("    -o {:<16}{}\n", option.syntax, option.help);
+            text += &format!("    -o {:<15} {}\n", option.syntax, option.help);
         }
     }
     text
@@ -65,7 +65,7 @@ pub fn mount_help() -> String {
     for module in MODULES.iter().filter(|module| !module.mount_options.is_empty()) {
         text += &format!("Options of -t {}:\n", module.name);
         for option in module.mount_options {
-            text += &format!("  {:<16}{}\n", option.syntax, option.help);
+            text += &format!("  {:<15} {}\n", option.syntax, option.help);
         }
     }
     text

@@ -152,6 +152,9 @@ impl RootOptions {
 fn root(path: &Path, tag: Option<String>) -> Result<(Root, Option<Config>), Failure> {
     let name = shown(path);
     let meta = path.metadata().map_err(|error| Failure::of(&name, &error))?;
+    if let Some(tag) = tag.as_ref().filter(|_| path == Path::new("/")) {
+        return Err(Failure::Usage(format!("--image {}: {name} is no archive of images", tag.escape_debug())));
+    }
     if path == Path::new("/") {
         return Ok((Root::Same, None));
     }

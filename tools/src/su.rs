@@ -51,10 +51,10 @@ pub struct Options {
     /// Supplementary group, in place of those of the user; may be repeated
     #[arg(short = 'G', long, value_name = "GROUP")]
     supp_group: Vec<OsString>,
-    /// Save the faked owners of files outside any union to FILE, as "fakeroot -s" does
+    /// Save the faked owners of files outside any union to FILE, as "fakeroot -s" does; stands alone
     #[arg(long, value_name = "FILE", exclusive = true)]
     save_owners: Option<OsString>,
-    /// Load the faked owners that --save-owners saved, as "fakeroot -i" does
+    /// Load the faked owners that --save-owners saved, as "fakeroot -i" does; stands alone
     #[arg(long, value_name = "FILE", exclusive = true)]
     load_owners: Option<OsString>,
     /// User and arguments of the shell

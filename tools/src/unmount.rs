@@ -26,7 +26,7 @@ pub struct Options {
     /// Unmount also all that is mounted below
     #[arg(short = 'R', long)]
     recursive: bool,
-    /// Accepted as umount(8) has it: a view has no loop devices to free
+    /// Accepted as umount(8) has it: losetup -d frees what losetup has set up
     #[arg(short, long)]
     detach_loop: bool,
     /// Accepted as umount(8) has it: there is no mtab to leave alone

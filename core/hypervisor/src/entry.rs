@@ -73,11 +73,14 @@ fn of_i386(notification: &Notification, number: u32) -> Request {
     }
     // Unknown numbers are not those of x86_64.
     let Some(row) = i386::row(number) else {
-        tracing::warn!(
-            tid = notification.tid,
-            nr = number,
-            "refused a 32-bit system call that the table does not know"
-        );
+        // As in `handlers::dispatch`.
+        if i32::try_from(number).is_ok() {
+            tracing::warn!(
+                tid = notification.tid,
+                nr = number,
+                "refused a 32-bit system call that the table does not know"
+            );
+        }
         return plain(Asked::Refused(Errno::NOSYS));
     };
     let (call, arguments, form) = match row.meaning {

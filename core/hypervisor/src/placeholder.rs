@@ -61,6 +61,9 @@ impl Placeholders {
     pub fn new() -> std::io::Result<Self> {
         let pid = std::process::id();
         let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let explain = |directory: &std::path::Path, errno: Errno| {
+            std::io::Error::new(errno.kind(), format!("{}: {}", directory.display(), umvu_interface::cause(errno)))
+        };
         for base in bases() {
             remove_abandoned_in(&base);
             let directory = base.join(format!("{PREFIX}{pid}-{:x}", nonce()));
@@ -83,7 +86,7 @@ impl Placeholders {
                         held: Mutex::default(),
                     });
                 }
-                Err(errno) => last = errno.into(),
+                Err(errno) => last = explain(&directory, errno),
             }
         }
         Err(last)

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 #[non_exhaustive]
 pub enum OpenError {
     /// Another umvu holds the store.
-    #[error("{}: in use by another umvu{}", path.display(), pid.map_or(String::new(), |pid| format!(" (process {pid})")))]
+    #[error("{}: in use by {}", path.display(), holder(*pid))]
     Locked {
         /// The file that is locked.
         path: PathBuf,
@@ -90,4 +90,13 @@ impl From<Errno> for ImportError {
 /// The errno behind a failure of `std::io`; EIO for those that std made up itself.
 pub(crate) fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Who holds a store, for people.
+fn holder(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) if pid == std::process::id() => "another mount of this umvu".into(),
+        Some(pid) => format!("another umvu (process {pid})"),
+        None => "another umvu".into(),
+    }
 }

@@ -35,7 +35,7 @@ pub static MODULE: ModuleDescriptor = ModuleDescriptor {
         OptionHelp { syntax: "uid=N", help: "its owner: who mounts" },
         OptionHelp { syntax: "gid=N", help: "its group" },
         OptionHelp { syntax: "major=N", help: "its numbers: 3 and one of its own" },
-        OptionHelp { syntax: "minor=N", help: "" },
+        OptionHelp { syntax: "minor=N", help: "the second of them" },
     ],
     load,
 };

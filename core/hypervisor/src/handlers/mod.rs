@@ -89,7 +89,10 @@ pub fn dispatch(call: &Call) -> Outcome {
         return view::call(call);
     }
     by_number(call, number).unwrap_or_else(|| {
-        tracing::warn!(tid = call.tid(), nr = number, "refused a system call that the table does not know");
+        // A negative one is what a tracer puts there for the kernel to skip the call.
+        if i32::try_from(number).is_ok() {
+            tracing::warn!(tid = call.tid(), nr = number, "refused a system call that the table does not know");
+        }
         Err(Fail::Errno(Errno::NOSYS))
     })
 }
