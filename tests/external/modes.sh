@@ -46,11 +46,12 @@ mode_is_possible() {
     esac
 }
 
-# compare EXPECTED ACTUAL: every line of both begins with a key; in EXPECTED a reason follows, in ACTUAL a detail.
-# Prints what is not as expected, the first 40 of it; fails when there is any such thing.
+# compare EXPECTED ACTUAL [ONLY]: every line of both begins with a key; in EXPECTED a reason follows, in ACTUAL a detail.
+# Prints what is not as expected, the first 40 of it, of keys that the extended regular expression ONLY matches; fails when
+# there is any such thing.
 compare() {
     local expected=$1 actual=$2
-    awk -v expected="$expected" '
+    awk -v expected="$expected" -v only="${3:-.}" '
         function say(line) { wrong++; if (wrong <= 40) print line }
         BEGIN {
             while ((getline line < expected) > 0) {
@@ -62,7 +63,7 @@ compare() {
         }
         { key = $1; seen[key] = 1; if (!(key in known)) say("unexpected failure: " $0) }
         END {
-            for (key in known) if (!(key in seen)) say("unexpected pass: " key " (" known[key] ")")
+            for (key in known) if (key ~ only && !(key in seen)) say("unexpected pass: " key " (" known[key] ")")
             if (wrong > 40) print "... and " wrong - 40 " more"
             exit wrong > 0
         }' "$actual"
