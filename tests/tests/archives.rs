@@ -12,6 +12,9 @@ behaviours! {
         contents_are_those_of_the_tree,
         every_compression_is_read,
         every_format_of_tar_is_read,
+        cpio_is_read_plain_and_compressed,
+        zip_is_read,
+        a_lying_zip_fails_where_it_lies,
         sparse_files_keep_their_holes,
         extended_attributes_are_shown,
         hard_links_are_one_object,
@@ -80,6 +83,58 @@ fn every_format_of_tar_is_read(r: &Runner) {
         mkdir long; n=$(printf 'n%.0s' {1..255}); mkdir -p long/$n/$n; ln -s $n/$n long/l; echo x > long/$n/$n/$n
         for f in gnu posix; do tar -C long --format=$f -cf $f.tar .; vumount -t tar $f.tar m; cat m/l/$n; readlink m/l | wc -c; vuumount m; done";
     assert_eq!(mounted(r, script).line(), "2\nx\n512\nx\n512");
+}
+
+fn cpio_is_read_plain_and_compressed(r: &Runner) {
+    let script = r#"
+        vuumount m; cd tree; touch f; find . ! -name 'nn*' ! -name '*[!a-z ./]*' | sort > ../names; busybox cpio -o -H newc < ../names > ../c 2>/dev/null
+        listed() { find . ! -type d -printf '%p %M %n %s %TY-%Tm-%Td %TH:%TM:%.2TS %l\n' -o -printf '%p %M %TY-%Tm-%Td %TH:%TM:%.2TS\n' | sort; find . -type f -exec md5sum {} + | sort; }
+        while read -r name; do test -d "$name" -a ! -L "$name" || echo "$name"; done < ../names > ../files; busybox cpio -t < ../c 2>/dev/null | wc -l
+        cd ..; mkdir want; (cd want; busybox cpio -idm < ../c 2>/dev/null; listed) > told; gzip -k c; zstd -q c -o c.zst
+        for f in c c.gz c.zst; do vumount -t cpio $f m; (cd m; listed) | diff told - && echo same; stat -c %i m/f m/d/hard | uniq | wc -l; vuumount m; done"#;
+    assert_eq!(mounted(r, script).line(), "12\nsame\n1\nsame\n1\nsame\n1");
+}
+
+/// Writes zip archives with Python: `z.zip` with something of everything, `lies.zip` whose directory is wrong in places.
+const ZIP: &str = r#"
+python3 - <<'END'
+import struct, zipfile
+def add(z, name, mode, content, how=zipfile.ZIP_DEFLATED):
+    entry = zipfile.ZipInfo(name, (2020, 2, 3, 4, 5, 6)); entry.create_system = 3
+    entry.external_attr = mode << 16; entry.compress_type = how; z.writestr(entry, content)
+with zipfile.ZipFile('z.zip', 'w') as z:
+    add(z, 'd/', 0o40750, '', zipfile.ZIP_STORED)
+    for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        add(z, 'd/%d' % how, 0o100640, b'content ' * 20000, how)
+    add(z, 'link', 0o120777, 'd/8'); add(z, 'run', 0o100755, '#!/bin/sh\necho runs $0\n'); add(z, 'näme', 0o100644, b'')
+    with z.open(zipfile.ZipInfo('long'), 'w', force_zip64=True) as f: f.write(b'long')
+bytes = open('z.zip', 'rb').read(); open('self.zip', 'wb').write(b'#!/bin/sh\nexit\n' + bytes)
+with zipfile.ZipFile('lies.zip', 'w') as z:
+    for name in 'bomb', 'sum', 'good': add(z, name, 0o100644, b'x' * 100000)
+bytes = bytearray(open('lies.zip', 'rb').read()); at = bytes.find(b'PK')
+bytes[at + 24:at + 28] = struct.pack('<I', 99999); at = bytes.find(b'PK', at + 1)
+bytes[at + 16] ^= 1; open('lies.zip', 'wb').write(bytes)
+END
+"#;
+
+fn zip_is_read(r: &Runner) {
+    let script = r#"
+        vuumount m; vumount -t zip z.zip m; cd m; TZ=UTC stat -c '%n %A %U %y' d; TZ=UTC stat -c '%n %A %U %s %y' d/0 link 'näme' long ; md5sum d/* | cut -d' ' -f1 | uniq | wc -l
+        readlink link; cmp link d/14; cat long; echo; ./run; touch new 2>&1 | sed 's/.*: //'; cd ..; vuumount m
+        vumount -t zip self.zip m; cat m/run | head -1; vuumount m; vumount -t zip t.tar m 2>&1 || :; vumount -t tar z.zip m 2>&1 || :"#;
+    let told = mounted(r, &format!("{ZIP}{script}")).line();
+    let expected = "d drwxr-x--- root 2020-02-03 04:05:06.000000000 +0000\nd/0 -rw-r----- root 160000 2020-02-03 04:05:06.000000000 +0000\nlink lrwxrwxrwx root 3 2020-02-03 04:05:06.000000000 +0000\nnäme -rw-r--r-- root 0 2020-02-03 04:05:06.000000000 +0000\nlong -rw------- root 4 1980-01-01 00:00:00.000000000 +0000\n1\nd/8\nlong\nruns ./run\nRead-only file system\n#!/bin/sh\nvumount: t.tar: not a zip archive\nvumount: z.zip: not a tar archive";
+    assert_eq!(told, expected);
+}
+
+fn a_lying_zip_fails_where_it_lies(r: &Runner) {
+    let script = "
+        vuumount m; vumount -t zip lies.zip m; for f in bomb sum good; do stat -c %s m/$f; cat m/$f 2>&1 | md5sum | grep -c d5816f35916d1d9482fb0f1ec201101d || cat m/$f 2>&1 | sed 's/.*: //'; done
+        vuumount m; vumount -t zip -o limit=64K lies.zip m; cat m/good 2>&1 | sed 's/.*: //'; ls ../home/.cache/umvu/open/*/ 2>/dev/null | wc -l
+        head -c 200 z.zip > cut.zip; vumount -t zip cut.zip m 2>&1 || :";
+    let told = mounted(r, &format!("{ZIP}{script}")).line();
+    let expected = "99999\n0\nInput/output error\n100000\n0\nInput/output error\n100000\n1\nFile too large\n0\nvumount: cut.zip: truncated: a zip archive without its end";
+    assert_eq!(told, expected);
 }
 
 fn sparse_files_keep_their_holes(r: &Runner) {

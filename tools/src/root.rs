@@ -167,7 +167,7 @@ fn root(path: &Path, tag: Option<String>) -> Result<(Root, Option<Config>), Fail
         add_option(&mut options, b"image", tag.as_bytes());
     }
     let form = if tag.is_some() || meta.is_dir() { Form::Image } else { Form::Any };
-    let wanted = Wanted { name, form, tag, limit: LIMIT };
+    let wanted = Wanted { name, form, tag, limit: LIMIT, owner: (0, 0) };
     let config = umvu_archive::config_of(path, &wanted).map_err(|error| Failure::Failed(error.message))?;
     Ok((Root::Archive(source, options), config))
 }

@@ -2,6 +2,8 @@
 
 use umvu_interface::{Errno, MountError, Timestamp};
 
+use crate::zip::Packed;
+
 /// What comes of reading an archive.
 pub type Result<T> = core::result::Result<T, MountError>;
 
@@ -43,6 +45,7 @@ pub enum Object {
     /// `rdev` as encoded by makedev(3).
     CharDevice(u64),
     BlockDevice(u64),
+    Socket,
 }
 
 /// Where the content of a regular file is.
@@ -52,6 +55,8 @@ pub enum Data {
     Whole(u64),
     /// In pieces; holes between them.
     Sparse(Box<[Extent]>),
+    /// Compressed on its own, in a zip archive.
+    Packed(Box<Packed>),
 }
 
 /// A piece of a sparse file.

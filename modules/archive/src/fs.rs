@@ -2,6 +2,7 @@
 //! the first use, never changes them, and removes them with the mount.
 
 use std::any::Any;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -16,6 +17,7 @@ use crate::inode::Object;
 use crate::open::Contents;
 use crate::source::Source;
 use crate::tree::{Node, NodeId, Tree, What, ROOT};
+use crate::zip::Packed;
 
 /// Locks for files that are being filled: as many at once.
 const FILLING: usize = 16;
@@ -33,13 +35,15 @@ pub struct ArchiveFs {
     /// Sum of the sizes, in blocks.
     blocks: u64,
     options: Vec<u8>,
+    /// Most bytes that a file may unpack to.
+    limit: u64,
     backing: OnceLock<Private>,
     ready: Vec<AtomicBool>,
     filling: [Mutex<()>; FILLING],
 }
 
 impl ArchiveFs {
-    pub(crate) fn new(contents: Contents, device: u64, options: Vec<u8>) -> Arc<Self> {
+    pub(crate) fn new(contents: Contents, device: u64, options: Vec<u8>, limit: u64) -> Arc<Self> {
         let Contents { tree, layers, .. } = contents;
         let ids = 0..u32::try_from(tree.len()).unwrap_or(u32::MAX);
         let sizes = ids.filter_map(|id| tree.node(id)).map(|node| size_of(node).div_ceil(BLOCK));
@@ -52,6 +56,7 @@ impl ArchiveFs {
             device,
             blocks,
             options,
+            limit,
             backing: OnceLock::new(),
             ready,
             filling: Default::default(),
@@ -158,11 +163,34 @@ impl ArchiveFs {
                         extents.iter().try_for_each(|extent| copy(layer, &file, *extent))?;
                         rustix::fs::ftruncate(&file, *size)?;
                     }
+                    Data::Packed(packed) => self.unpack(id, packed, layer, file)?,
                 }
                 Ok(())
             }
             _ => Err(Errno::NXIO),
         }
+    }
+
+    /// Unpacks a file of a zip archive.
+    fn unpack(&self, id: NodeId, packed: &Packed, layer: &Source, file: OwnedFd) -> Result<()> {
+        let numbers = rustix::fs::fstatvfs(&file)?;
+        // Half of what is free, as for compressed archives.
+        let room = numbers.f_bavail.saturating_mul(numbers.f_frsize) / 2;
+        let told = |why: &dyn std::fmt::Display| {
+            tracing::warn!(path = %self.tree.path(id).escape_ascii(), "a file of an archive cannot be unpacked: {why}");
+        };
+        if packed.size > self.limit.min(room) {
+            told(&format_args!("it has {} bytes, {} are the most", packed.size, self.limit.min(room)));
+            return Err(if packed.size > self.limit { Errno::FBIG } else { Errno::NOSPC });
+        }
+        packed.unpack(layer, &mut File::from(file)).map_err(|error| {
+            told(&error);
+            match error.kind() {
+                std::io::ErrorKind::Unsupported => Errno::OPNOTSUPP,
+                std::io::ErrorKind::StorageFull => Errno::NOSPC,
+                _ => Errno::IO,
+            }
+        })
     }
 
     /// Finds the object whose content a file of the host holds.

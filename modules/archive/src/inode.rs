@@ -99,7 +99,7 @@ impl Inode for Object {
             What::Regular { .. } if writes => return Err(Errno::ROFS),
             What::Regular { .. } | What::Fifo => self.fs.open(self.id, flags)?,
             What::CharDevice(rdev) => open_device(*rdev, flags)?,
-            What::BlockDevice(_) => return Err(Errno::NXIO),
+            What::BlockDevice(_) | What::Socket => return Err(Errno::NXIO),
             What::Directory(_) => return Err(Errno::ISDIR),
             What::Symlink(_) => return Err(Errno::LOOP),
         };

@@ -1,15 +1,19 @@
-//! archive: tar archives and images of containers, mounted as they lie there. All headers are read when one is
-//! mounted; contents only as files are opened.
+//! archive: archives (tar, zip, cpio) and images of containers, mounted as they lie there. All headers are read when one
+//! is mounted; contents only as files are opened.
 //!
 //! Architecture invariant: nothing that an archive says is trusted, and nothing in it reaches out of its tree. Knows
 //! nothing of processes; the host's files are the source and a directory for contents.
 
 mod cache;
+pub mod calendar;
 mod compressed;
+mod cpio;
 #[cfg(test)]
 mod damage;
 mod digest;
 mod entry;
+mod fields;
+mod format;
 mod fs;
 mod image;
 mod inode;
@@ -18,6 +22,7 @@ mod open;
 mod source;
 mod tar;
 mod tree;
+mod zip;
 
 use std::sync::Arc;
 
@@ -25,6 +30,8 @@ use umvu_interface::{
     FilesystemType, LoadError, Module, ModuleDescriptor, MountError, MountRequest, Mounted, OptionHelp, World,
 };
 
+pub use fields::Fields;
+pub use format::Format;
 pub use image::Config;
 pub use open::{config_of, is_layout, Form, Wanted, LIMIT};
 
@@ -32,7 +39,7 @@ pub use open::{config_of, is_layout, Form, Wanted, LIMIT};
 pub static MODULE: ModuleDescriptor = ModuleDescriptor {
     name: "archive",
     aliases: &["vuarchive"],
-    summary: "tar archives and images of containers, read where they lie: types tar, image, archive",
+    summary: "archives and images of containers, read where they lie: types tar, zip, cpio, image, archive",
     options: &[],
     mount_options: &[
         OptionHelp { syntax: "image=TAG", help: "of several images this one; the first, if it is not given" },
@@ -55,8 +62,10 @@ struct Archives;
 impl Module for Archives {
     fn filesystem_types(&self) -> Vec<Arc<dyn FilesystemType>> {
         vec![
-            Arc::new(Type { names: &["archive", "vufusearchive"], form: Form::Any }),
-            Arc::new(Type { names: &["tar", "vufusetar"], form: Form::Archive }),
+            Arc::new(Type { names: &["archive"], form: Form::Any }),
+            Arc::new(Type { names: &["tar"], form: Form::Archive(Format::Tar) }),
+            Arc::new(Type { names: &["zip"], form: Form::Archive(Format::Zip) }),
+            Arc::new(Type { names: &["cpio"], form: Form::Archive(Format::Cpio) }),
             Arc::new(Type { names: &["image", "oci"], form: Form::Image }),
         ]
     }

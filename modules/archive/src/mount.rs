@@ -7,6 +7,7 @@ use umvu_interface::{
 };
 
 use crate::entry::{shown, unreadable, Data, Object, Result};
+use crate::format::Format;
 use crate::fs::ArchiveFs;
 use crate::image::Files;
 use crate::open::{of_directory, of_file, Form, Wanted, LIMIT};
@@ -24,12 +25,13 @@ struct Options {
 pub(crate) fn mount(request: &MountRequest<'_>, world: &dyn World, form: Form) -> Result<Mounted> {
     let Options { tag, limit, points } = parse(&request.options)?;
     let name = shown(request.source);
-    let wanted = Wanted { name: name.clone(), form, tag, limit };
+    let owner = (request.caller.credentials.uid.fs, request.caller.credentials.gid.fs);
+    let wanted = Wanted { name: name.clone(), form, tag, limit, owner };
     let failed = |errno: Errno| MountError::new(errno, format!("{name}: {}", cause(errno)));
     let source = world.resolve(request.source).map_err(failed)?;
     let mut contents = match source.kind().map_err(failed)? {
         FileKind::Regular => of_file(open(&source, request).map_err(failed)?, &wanted)?,
-        FileKind::Directory if form != Form::Archive => of_directory(&InView { source, request }, &wanted)?,
+        FileKind::Directory if !matches!(form, Form::Archive(_)) => of_directory(&InView { source, request }, &wanted)?,
         FileKind::Directory => return Err(failed(Errno::ISDIR)),
         _ => return Err(MountError::new(Errno::INVAL, format!("{name}: neither a file nor a directory"))),
     };
@@ -38,11 +40,13 @@ pub(crate) fn mount(request: &MountRequest<'_>, world: &dyn World, form: Form) -
     }
     let is_point = |option: &&Vec<u8>| option.starts_with(b"dir=") || option.starts_with(b"file=");
     let shown: Vec<_> = request.options.iter().filter(|option| !is_point(option)).cloned().collect();
-    let filesystem = ArchiveFs::new(contents, world.new_device(), shown.join(&b','));
+    // Who leaves the format to us is told what it is.
+    let told = contents.format.filter(|_| request.fstype == b"auto").map(Format::name);
+    let filesystem = ArchiveFs::new(contents, world.new_device(), shown.join(&b','), limit);
     Ok(Mounted {
         root: umvu_interface::Filesystem::root(&*filesystem),
         filesystem,
-        shown_type: request.fstype.to_vec(),
+        shown_type: told.map_or_else(|| request.fstype.to_vec(), |name| name.as_bytes().to_vec()),
         flags: MountFlags::READ_ONLY,
         inner: InnerMounts::Covered,
     })

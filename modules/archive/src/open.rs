@@ -9,21 +9,24 @@ use umvu_interface::{Errno, MountError};
 use crate::cache;
 use crate::compressed::unpacked;
 use crate::entry::{unreadable, Object, Result};
+use crate::format::Format;
 use crate::image::{self, Config, Files, Image};
 use crate::source::Source;
-use crate::tar;
 use crate::tree::{Marks, NodeId, Tree, What, ROOT};
+use crate::{cpio, tar, zip};
 
 /// Most bytes that a compressed file may unpack to, if nothing else is said: 32 GiB.
 pub const LIMIT: u64 = 32 << 30;
+/// Most archives one behind the other, each compressed.
+const PARTS_MAX: usize = 64;
 
 /// What is taken for what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// An image if it is one, an archive otherwise.
     Any,
-    /// An archive, also if it is that of an image.
-    Archive,
+    /// An archive of one format, also if it is that of an image.
+    Archive(Format),
     /// An image and nothing else.
     Image,
 }
@@ -39,6 +42,8 @@ pub struct Wanted {
     pub tag: Option<String>,
     /// Most bytes that a compressed part may unpack to.
     pub limit: u64,
+    /// User and group that have what tells no owner.
+    pub owner: (u32, u32),
 }
 
 /// What a source holds.
@@ -48,6 +53,8 @@ pub struct Contents {
     pub tree: Tree,
     /// Where the contents of files are, by the number of the layer.
     pub layers: Vec<Source>,
+    /// The format; none for an image.
+    pub format: Option<Format>,
     /// What an image says of how it is to be run.
     pub config: Option<Config>,
 }
@@ -60,8 +67,13 @@ pub struct Contents {
 pub fn of_file(file: File, wanted: &Wanted) -> Result<Contents> {
     let source = Source::whole(file).map_err(|error| unreadable(&wanted.name, &error))?;
     let source = unpacked(source, &wanted.name, wanted.limit)?;
-    let archive = archive(source, wanted)?;
-    if wanted.form == Form::Archive {
+    let format = match wanted.form {
+        Form::Archive(format) => format,
+        Form::Any => Format::of(&source, &wanted.name)?,
+        Form::Image => Format::Tar,
+    };
+    let archive = archive(source, format, wanted)?;
+    if matches!(wanted.form, Form::Archive(_)) || format != Format::Tar {
         return Ok(archive);
     }
     match image::read(&archive, &wanted.name, wanted.tag.as_deref())? {
@@ -109,11 +121,42 @@ fn no_image(wanted: &Wanted) -> MountError {
     MountError::new(Errno::INVAL, format!("{}: not the image of a container", wanted.name))
 }
 
-fn archive(source: Source, wanted: &Wanted) -> Result<Contents> {
+fn archive(source: Source, format: Format, wanted: &Wanted) -> Result<Contents> {
     let mut tree = Tree::default();
-    tar::read(&source, &wanted.name, &mut |entry| tree.add(&wanted.name, entry, Marks::None))?;
+    let mut layers = Vec::new();
+    let name = &wanted.name;
+    let take = |tree: &mut Tree, entry| tree.add(name, entry, Marks::None);
+    match format {
+        Format::Tar => tar::read(&source, name, &mut |entry| take(&mut tree, entry))?,
+        Format::Zip => zip::read(&source, name, wanted.owner, &mut |entry| take(&mut tree, entry))?,
+        Format::Cpio => {
+            let mut part = source.clone();
+            while let Some(at) = cpio::read(&part, name, &mut |entry| take(&mut tree, entry))? {
+                let Some(next) = part_behind(&part, at, wanted)?.filter(|_| layers.len() < PARTS_MAX) else { break };
+                layers.push(std::mem::replace(&mut part, next));
+                tree.next_layer();
+            }
+            layers.push(part);
+        }
+    }
+    if layers.is_empty() {
+        layers.push(source);
+    }
     tree.finish();
-    Ok(Contents { tree, layers: vec![source], config: None })
+    Ok(Contents { tree, layers, format: Some(format), config: None })
+}
+
+/// What follows an archive of an initramfs, unpacked: Documentation/driver-api/early-userspace/buffer-format.rst.
+fn part_behind(source: &Source, at: u64, wanted: &Wanted) -> Result<Option<Source>> {
+    let Some(rest) = source.length().checked_sub(at).and_then(|length| source.part(at, length)) else {
+        return Ok(None);
+    };
+    let rest = unpacked(rest, &wanted.name, wanted.limit)?;
+    if Format::of(&rest, &wanted.name)? == Format::Cpio {
+        return Ok(Some(rest));
+    }
+    tracing::warn!("{}: what follows the archive at byte {at} is none, and is left out", wanted.name);
+    Ok(None)
 }
 
 fn of_image(image: Image, wanted: &Wanted) -> Result<Contents> {
@@ -132,7 +175,7 @@ fn of_image(image: Image, wanted: &Wanted) -> Result<Contents> {
         layers.push(source);
     }
     tree.finish();
-    Ok(Contents { tree, layers, config: Some(image.config) })
+    Ok(Contents { tree, layers, format: None, config: Some(image.config) })
 }
 
 impl Contents {

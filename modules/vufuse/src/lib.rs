@@ -4,14 +4,12 @@
 //! Architecture invariant: nothing that an image says is trusted: numbers are checked, memory is bounded, what goes round
 //! in circles ends, and a parser that fails all the same ends its call and not more. Knows nothing of processes.
 
-mod calendar;
 mod contained;
 #[cfg(test)]
 mod damage;
 mod erofs;
 mod ext;
 mod fat;
-mod fields;
 mod format;
 mod image;
 mod iso9660;
@@ -38,7 +36,7 @@ use crate::mount::Wanted;
 pub static MODULE: ModuleDescriptor = ModuleDescriptor {
     name: "vufuse",
     aliases: &["images"],
-    summary: "images of file systems: ext2/3/4 and vfat read and written, squashfs, iso9660, erofs read",
+    summary: "images of file systems: ext2/3/4 and vfat read and written, squashfs, iso9660, erofs, archives read",
     options: &[],
     mount_options: &[
         OptionHelp { syntax: "offset=SIZE", help: "where in the image the file system begins" },
@@ -67,14 +65,19 @@ struct Images;
 
 impl Module for Images {
     fn filesystem_types(&self) -> Vec<Arc<dyn FilesystemType>> {
-        let only = |format, names| Arc::new(Type { names, wanted: Wanted::Only(format) }) as Arc<dyn FilesystemType>;
+        let of = |names, wanted| Arc::new(Type { names, wanted }) as Arc<dyn FilesystemType>;
+        let only = |format, names| of(names, Wanted::Only(format));
         vec![
-            Arc::new(Type { names: &["vufuse", "auto"], wanted: Wanted::Any }),
+            of(&["vufuse", "auto"], Wanted::Any),
             only(Format::Ext, &["ext4", "vufuseext4", "ext3", "vufuseext3", "ext2", "vufuseext2"]),
             only(Format::Squashfs, &["squashfs", "vufusesquashfs"]),
             only(Format::Iso9660, &["iso9660", "vufuseiso", "vufuseiso9660"]),
             only(Format::Fat, &["vfat", "vufusefat", "msdos", "vufusevfat"]),
             only(Format::Erofs, &["erofs", "vufuseerofs"]),
+            of(&["vufusearchive"], Wanted::Archive("archive")),
+            of(&["vufusetar"], Wanted::Archive("tar")),
+            of(&["vufusezip"], Wanted::Archive("zip")),
+            of(&["vufusecpio"], Wanted::Archive("cpio")),
         ]
     }
 }

@@ -27,6 +27,8 @@ type Result<T> = core::result::Result<T, MountError>;
 pub enum Wanted {
     Only(Format),
     Any,
+    /// What the module archive knows by this name.
+    Archive(&'static str),
 }
 
 /// What was opened of an image.
@@ -39,6 +41,9 @@ struct Opened {
 
 /// Mounts an image.
 pub fn mount(request: &MountRequest<'_>, world: &dyn World, wanted: Wanted) -> Result<Mounted> {
+    if let Wanted::Archive(fstype) = wanted {
+        return archive(request, world, fstype);
+    }
     let name = String::from_utf8_lossy(request.source).into_owned();
     let failed = |errno: Errno| MountError::new(errno, format!("{name}: {}", cause(errno)));
     let credentials = request.caller.credentials;
@@ -46,7 +51,7 @@ pub fn mount(request: &MountRequest<'_>, world: &dyn World, wanted: Wanted) -> R
     let source = world.resolve(request.source).map_err(failed)?;
     match source.kind().map_err(failed)? {
         FileKind::Regular | FileKind::BlockDevice => {}
-        _ if wanted == Wanted::Any => return archive(request, world),
+        _ if wanted == Wanted::Any => return archive(request, world, "archive"),
         FileKind::Directory => return Err(failed(Errno::ISDIR)),
         _ => return Err(MountError::new(Errno::NOTBLK, format!("{name}: neither a file nor a block device"))),
     }
@@ -61,12 +66,12 @@ pub fn mount(request: &MountRequest<'_>, world: &dyn World, wanted: Wanted) -> R
     let image = Image::new(storage, name.clone());
     let format = match wanted {
         Wanted::Only(format) => format,
-        Wanted::Any => match tell(&image).map_err(failed)? {
+        Wanted::Archive(_) | Wanted::Any => match tell(&image).map_err(failed)? {
             Told::Known(format) => format,
             Told::Foreign(what) => {
                 return Err(MountError::new(Errno::INVAL, format!("{name}: it is {what}; there is no driver for it")))
             }
-            Told::Unknown => return archive(request, world).map_err(|error| no_image(error, &name)),
+            Told::Unknown => return archive(request, world, "archive").map_err(|error| no_image(error, &name)),
         },
     };
     if let Some(unknown) = unknown {
@@ -217,11 +222,11 @@ fn fat(image: Image, source: &InodeRef, request: &MountRequest<'_>, options: &Op
 }
 
 /// Mounts what the module archive knows.
-fn archive(request: &MountRequest<'_>, world: &dyn World) -> Result<Mounted> {
+fn archive(request: &MountRequest<'_>, world: &dyn World, fstype: &str) -> Result<Mounted> {
     let module = (umvu_archive::MODULE.load)(&[]);
     let module = module.map_err(|error| MountError::new(Errno::INVAL, error.to_string()))?;
     let types = module.filesystem_types();
-    match types.iter().find(|one| one.names().contains(&"archive")) {
+    match types.iter().find(|one| one.names().contains(&fstype)) {
         Some(archive) => archive.mount(request, world),
         None => Err(MountError::new(Errno::NODEV, "there is no module for archives")),
     }

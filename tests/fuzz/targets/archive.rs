@@ -10,6 +10,6 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let file = rustix::fs::memfd_create("archive", rustix::fs::MemfdFlags::CLOEXEC).expect("a memfd");
     let mut file = std::fs::File::from(file);
     file.write_all(bytes).expect("room");
-    let wanted = Wanted { name: "fuzzed".to_owned(), form: Form::Any, tag: None, limit: 16 << 20 };
+    let wanted = Wanted { name: "fuzzed".to_owned(), form: Form::Any, tag: None, limit: 16 << 20, owner: (0, 0) };
     let _ = config_of(format!("/proc/self/fd/{}", file.as_raw_fd()).as_ref(), &wanted);
 });

@@ -71,6 +71,7 @@ pub enum What {
     Fifo,
     CharDevice(u64),
     BlockDevice(u64),
+    Socket,
 }
 
 impl Node {
@@ -83,6 +84,7 @@ impl Node {
             What::Fifo => FileKind::Fifo,
             What::CharDevice(_) => FileKind::CharDevice,
             What::BlockDevice(_) => FileKind::BlockDevice,
+            What::Socket => FileKind::Socket,
         }
     }
 
@@ -364,6 +366,7 @@ impl Tree {
             Object::Fifo => What::Fifo,
             Object::CharDevice(rdev) => What::CharDevice(rdev),
             Object::BlockDevice(rdev) => What::BlockDevice(rdev),
+            Object::Socket => What::Socket,
         };
         self.nodes.push(Node {
             mode: entry.mode,

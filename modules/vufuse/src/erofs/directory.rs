@@ -4,7 +4,7 @@
 use umvu_driver::NodeId;
 use umvu_interface::{Errno, Result};
 
-use crate::fields::Fields;
+use umvu_archive::Fields;
 
 use super::Erofs;
 

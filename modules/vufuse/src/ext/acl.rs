@@ -3,7 +3,7 @@
 
 use umvu_interface::{Errno, Result};
 
-use crate::fields::Fields;
+use umvu_archive::Fields;
 
 const USER_OBJ: u16 = 1;
 const USER: u16 = 2;

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use rsext4::crc32c::crc32c_append;
 use umvu_interface::Result;
 
-use crate::fields::Fields;
 use crate::image::Image;
+use umvu_archive::Fields;
 
 use super::raw::Superblock;
 

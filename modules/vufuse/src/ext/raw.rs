@@ -3,8 +3,8 @@
 use rsext4::crc32c::crc32c_append;
 use umvu_interface::{Errno, Result, Timestamp};
 
-use crate::fields::Fields;
 use crate::image::Image;
+use umvu_archive::Fields;
 
 use super::{error, Mode};
 

@@ -2,8 +2,8 @@
 
 use umvu_interface::{Errno, Result};
 
-use crate::fields::Fields;
 use crate::image::Image;
+use umvu_archive::Fields;
 
 /// How wide the entries of the table are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

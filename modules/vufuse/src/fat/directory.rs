@@ -2,8 +2,8 @@
 
 use umvu_interface::{Errno, Result, Timestamp};
 
-use crate::fields::Fields;
 use crate::image::Image;
+use umvu_archive::Fields;
 
 use super::boot::Layout;
 use super::name::{is_same, records, Short, PLACES};
@@ -84,7 +84,7 @@ impl Record {
 /// A date and a time, of two seconds, taken for UTC.
 fn decode(date: u16, time: u16) -> Timestamp {
     let (year, month, day) = (i64::from(date >> 9) + 1980, i64::from((date >> 5) & 15), i64::from(date & 31));
-    let days = crate::calendar::days(year, month, day.max(1));
+    let days = umvu_archive::calendar::days(year, month, day.max(1));
     let seconds = i64::from(time >> 11) * 3_600 + i64::from((time >> 5) & 63) * 60 + i64::from(time & 31) * 2;
     Timestamp { seconds: days * 86_400 + seconds, nanoseconds: 0 }
 }
@@ -94,7 +94,7 @@ fn encode(time: Timestamp) -> (u16, u16, u8) {
     const FIRST: i64 = 315_532_800;
     const LAST: i64 = 4_354_819_199;
     let seconds = time.seconds.clamp(FIRST, LAST);
-    let (year, month, day) = crate::calendar::date(seconds.div_euclid(86_400));
+    let (year, month, day) = umvu_archive::calendar::date(seconds.div_euclid(86_400));
     let of_day = seconds.rem_euclid(86_400);
     let date = ((year - 1980) << 9) | (month << 5) | day;
     let clock = ((of_day / 3_600) << 11) | ((of_day / 60 % 60) << 5) | (of_day % 60 / 2);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use umvu_driver::OpenFile;
 use umvu_interface::Result;
 
-use crate::fields::Fields;
 use crate::image::Image;
+use umvu_archive::Fields;
 
 /// A piece: where it lies, and how long it is.
 #[derive(Clone, Copy, Debug)]

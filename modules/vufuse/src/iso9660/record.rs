@@ -3,9 +3,9 @@
 
 use umvu_interface::{FileKind, Result, Timestamp};
 
-use crate::calendar::days;
-use crate::fields::Fields;
 use crate::image::Image;
+use umvu_archive::calendar::days;
+use umvu_archive::Fields;
 
 /// Most pieces that what a record says may go on in.
 const CONTINUATIONS: usize = 64;

@@ -3,8 +3,8 @@
 
 use umvu_interface::Result;
 
-use crate::fields::Fields;
 use crate::image::Image;
+use umvu_archive::Fields;
 
 use super::inode::Listing;
 use super::metadata::{Metadata, Place};

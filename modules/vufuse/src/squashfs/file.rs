@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use umvu_driver::{Contents, OpenFile, Range};
 use umvu_interface::Result;
 
-use crate::fields::Fields;
+use umvu_archive::Fields;
 
 use super::inode::Content;
 use super::metadata::Place;

@@ -2,8 +2,8 @@
 
 use umvu_interface::{FileKind, Result, Stat, Timestamp};
 
-use crate::fields::Fields;
 use crate::image::Image;
+use umvu_archive::Fields;
 
 use super::metadata::{Metadata, Place};
 

@@ -17,9 +17,9 @@ use std::sync::{Arc, Weak};
 use umvu_driver::{Driver, Found, NodeId, OpenFile, Told, FOREVER, ROOT};
 use umvu_interface::{Caller, DirEntry, Errno, FileKind, FsStat, Name, OFlags, Result};
 
-use crate::fields::Fields;
 use crate::image::Image;
 use crate::recent::Recent;
+use umvu_archive::Fields;
 
 use self::inode::{Inode, Listing, What};
 use self::metadata::{Metadata, Place};

@@ -1,4 +1,4 @@
-//! Numbers and pieces out of bytes of an image, in the order they lie there. A read behind the end is `None`.
+//! Numbers and pieces out of bytes of an image or archive, in the order they lie there. A read behind the end is `None`.
 
 /// What has not been read yet.
 #[derive(Clone, Copy)]
@@ -31,4 +31,5 @@ impl<'a> Fields<'a> {
     number!(u32, u32, from_le_bytes);
     number!(u64, u64, from_le_bytes);
     number!(i16, i16, from_le_bytes);
+    number!(i32, i32, from_le_bytes);
 }
