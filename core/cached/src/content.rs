@@ -2,7 +2,7 @@
 //! names and nothing of how it is written back.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -28,6 +28,8 @@ pub struct Content {
     /// Held while the backing is filled, and while the driver's copy and the backing are compared.
     pub state: Mutex<State>,
     is_live: AtomicBool,
+    /// Set-id bits that go when the backing is written to.
+    pub set_id_at_stake: AtomicU32,
 }
 
 /// What is known of it.
@@ -92,6 +94,7 @@ impl CachedFs {
             self.shelf.keep(entry);
             if is_written {
                 self.prepare_writing(node, &mut state, caller, flags.contains(OFlags::TRUNC))?;
+                self.watch_set_id(node, caller)?;
             } else {
                 if flags.contains(OFlags::TRUNC) {
                     self.resize(node, &mut state, caller, &SetAttr { size: Some(0), ..SetAttr::default() })?;
@@ -266,6 +269,9 @@ impl CachedFs {
             rustix::fs::ftruncate(&backing, size)?;
             self.weigh(node, backing.as_fd());
         }
+        if change.mode.is_some() {
+            self.set_id_changed(node)?;
+        }
         if let Some(behind) = &mut state.behind {
             if let Some(size) = change.size {
                 behind.clean.cut(size);
@@ -305,6 +311,7 @@ impl CachedFs {
             stat.ctime = stat.ctime.max(mtime);
         }
         stat.mtime = mtime;
+        stat.mode = self.mode_after_writes(node, stat.mode, &backing);
         Ok(stat)
     }
 

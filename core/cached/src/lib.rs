@@ -18,6 +18,7 @@ mod inode;
 mod names;
 mod node;
 mod partial;
+mod set_id;
 mod shelf;
 mod watch;
 mod write_back;

@@ -255,6 +255,7 @@ impl CachedFs {
             node.expire();
             let stat = node.stat();
             node.content.set_live(false);
+            node.content.set_id_at_stake.store(0, std::sync::atomic::Ordering::SeqCst);
             match stat {
                 Ok(stat) => state.stamped(&stat),
                 Err(_) => state.is_filled = false,
@@ -267,6 +268,7 @@ impl CachedFs {
         let stat = rustix::fs::fstat(backing)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let mtime = mtime_of(&stat);
+        self.bring_set_id(node, &stat)?;
         let set = |change: SetAttr| {
             let told = self.asked.any(|driver, who| driver.set_attr(who, node.id, &change));
             node.expire();
