@@ -18,6 +18,8 @@ behaviours! {
         what_is_written_to_vfat_is_there_after_a_remount,
         one_alone_writes_an_image,
         what_cannot_be_mounted_says_why_and_stays_as_it_is,
+        set_id_bits_go_when_somebody_else_writes,
+        what_no_driver_knows_is_served_by_a_program,
         an_image_that_is_read_stays_as_it_is,
         owners_and_permissions_of_vfat_are_those_of_the_options,
         a_file_system_is_found_in_a_disk,
@@ -126,12 +128,12 @@ fn one_alone_writes_an_image(r: &Runner) {
 fn what_cannot_be_mounted_says_why_and_stays_as_it_is(r: &Runner) {
     let script = r#"
         head -c 100000 /dev/urandom > noise; mke2fs -q -F -t ext4 whole 16M; head -c 9000000 whole > short; mksquashfs tree s -quiet -no-progress >/dev/null; head -c 100000 s > shorts
-        mke2fs -q -F -t ext4 -O inline_data inline 16M; mke2fs -q -F -t ext4 -O quota quota 16M; cp whole closed; chmod 444 closed; (echo XFSB; head -c 100000 /dev/zero) > xfs; : > empty
+        mke2fs -q -F -t ext4 -O inline_data part 16M; (head -c 512 /dev/zero; cat part) > inline; mke2fs -q -F -t ext4 -O quota part 16M; (head -c 512 /dev/zero; cat part) > quota; cp whole closed; chmod 444 closed; (echo XFSB; head -c 100000 /dev/zero) > xfs; : > empty
         sha256sum noise whole short s shorts inline quota closed xfs > before
         t() { vumount "$@" 2>&1 | sed -E 's/^vumount: //' | tail -1; }
-        t -t vufuse noise m; t -t vufuse short m; t -t vufuse shorts m; t -t vufuse inline m; t -t vufuse quota m; t -t vufuse xfs m; t -t vufuse empty m
+        t -t vufuse noise m; t -t vufuse short m; t -t vufuse shorts m; t -t vufuse -o offset=512 inline m; t -t vufuse -o offset=512 quota m; t -t vufuse xfs m; t -t vufuse empty m
         t -t vufuse none m; t -t vufuse whole nowhere; t -t squashfs whole m; t -t ext4 s m; t -t vufuse -o frob whole m; t -t ext4 -o uid=3 whole m; t -t vufuse -o offset=1T whole m; t -t ext4 tree m
-        vumount -t vufuse -o ro quota m && echo quota; vuumount m; sha256sum --quiet -c before && echo untouched"#;
+        vumount -t vufuse -o ro,offset=512 quota m && echo quota; vuumount m; sha256sum --quiet -c before && echo untouched"#;
     let expected = "noise: neither an image of a file system that is known nor an archive\n\
         short: truncated: 16384 blocks, which 9000000 bytes do not hold\n\
         shorts: truncated: BYTES bytes are missing behind 100000\n\
@@ -167,6 +169,29 @@ fn what_cannot_be_mounted_says_why_and_stays_as_it_is(r: &Runner) {
         })
         .collect();
     assert_eq!(told.join("\n"), expected);
+}
+
+fn set_id_bits_go_when_somebody_else_writes(r: &Runner) {
+    let script = r#"
+        mke2fs -q -F -t ext4 i 16M; vumount -t vufuse i m; cd m; chmod 755 .; for f in a b c d; do : > $f; chmod 6777 $f; done; : > g; chmod 2767 g
+        as() { python3 -c 'import os, sys; os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1])); exec(sys.argv[2])' $1 "$2"; stat -c %a $3; }
+        as 0 'os.write(os.open("a", 1), b"x")' a; as 65534 'f = os.open("a", 1); print(oct(os.fstat(f).st_mode)); os.write(f, b"x"); print(oct(os.fstat(f).st_mode))' a
+        as 65534 'os.open("b", 1)' b; as 65534 'os.truncate("c", 5)' c; as 65534 'os.write(os.open("g", 1), b"x")' g; chmod u+s a; stat -c %a a
+        as 65534 'f = os.open("d", 1); os.write(f, b"x"); os.fsync(f)' d; cd ..; vuumount m; vumount -t vufuse -o ro i m; stat -c '%n %a' m/[a-g]"#;
+    let expected = "6777\n0o106777\n0o100777\n777\n6777\n777\n767\n4777\n777\n\
+        m/a 4777\nm/b 6777\nm/c 777\nm/d 777\nm/g 767";
+    assert_eq!(with_tree(r, script).line(), expected);
+}
+
+fn what_no_driver_knows_is_served_by_a_program(r: &Runner) {
+    let script = r"
+        mke2fs -q -F -t ext4 -O inline_data,large_dir -d tree i 16M; vumount -t vufuse i m; awk '$2 ~ /\/m$/ { print $1, $3 }' /proc/mounts | sed 's,.*/,,'
+        cat m/f; cmp tree/big m/big && echo same; echo three >> m/f; mkdir m/new; m/bin/busybox echo runs; vuumount m
+        vumount -t ext4 -o ro i m; cat m/f; touch m/f 2>&1 | sed 's/.*: //'; vuumount m; e2fsck -fn i >/dev/null 2>&1; echo $?
+        (printf '\353\166\220EXFAT   '; head -c 100000 /dev/zero) > x; for t in vufuse vufuseexfat; do vumount -t $t x m 2>&1 | grep -o -m 1 'x: it is an exfat; there is no driver for it'; done";
+    let expected = "i fuse.ext4\none\nsame\nruns\none\nthree\nRead-only file system\n0\n\
+        x: it is an exfat; there is no driver for it\nx: it is an exfat; there is no driver for it";
+    assert_eq!(with_tree(r, script).line(), expected);
 }
 
 fn an_image_that_is_read_stays_as_it_is(r: &Runner) {

@@ -23,6 +23,7 @@ pub mod rc;
 pub mod report;
 pub mod rmmod;
 pub mod root;
+mod served;
 pub mod start;
 pub mod su;
 pub mod uname;

@@ -11,6 +11,7 @@ use umvu_protocol::{Reply, Request};
 use crate::client::{unexpected, Supervisor, View};
 use crate::mount_words::{Divided, Operations, ATTRIBUTES, OPERATIONS};
 use crate::report::{print, shown, Failure};
+use crate::served::{self, Served};
 
 /// Mounts a file system, or any other thing that a module brings, in the view of the caller.
 ///
@@ -102,7 +103,7 @@ struct Plan {
 
 fn mount(plan: &Plan, view: &dyn View) -> Result<(), Failure> {
     for (index, step) in plan.steps.iter().enumerate() {
-        if let Err(failure) = view.order(step) {
+        if let Err(failure) = make(step, view) {
             if let (Some(undo), true) = (&plan.undo, index > 0) {
                 // The first reason is the one to report.
                 let _ = view.order(undo);
@@ -111,6 +112,19 @@ fn mount(plan: &Plan, view: &dyn View) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Has a step done by the supervisor, or, what it knows no driver for, by a program.
+fn make(step: &Request, view: &dyn View) -> Result<(), Failure> {
+    match (step, view.ask(step)?) {
+        (_, Reply::Done) => Ok(()),
+        (Request::Mount { source, target, .. }, Reply::Served { programs, package, options, message }) => {
+            let served =
+                Served { programs: &programs, package: &package, options: &options, message: &message, source, target };
+            served::serve(&served, view)
+        }
+        (_, other) => Err(unexpected(&other)),
+    }
 }
 
 /// Plans as mount(8) does: attributes of a bind and propagation need calls of their own, mount(2).

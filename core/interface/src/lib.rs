@@ -35,7 +35,7 @@ pub use inode::{
 };
 pub use module::{
     FilesystemType, Identity, InnerMounts, LayerUse, LoadError, Loaded, Module, ModuleDescriptor, MountError,
-    MountFlags, MountRequest, Mounted, OptionHelp, World,
+    MountFlags, MountRequest, Mounted, OptionHelp, Server, World,
 };
 pub use name::Name;
 pub use ports::PortMap;

@@ -152,13 +152,32 @@ pub struct MountError {
     pub errno: Errno,
     /// Lower case, names the object, ends in the cause.
     pub message: String,
+    /// Who can serve it all the same.
+    pub server: Option<Box<Server>>,
 }
 
 impl MountError {
     /// Makes an error.
     pub fn new(errno: Errno, message: impl Into<String>) -> Self {
-        Self { errno, message: message.into() }
+        Self { errno, message: message.into(), server: None }
     }
+
+    /// Says who can serve it all the same.
+    #[must_use]
+    pub fn served_by(self, server: Server) -> Self {
+        Self { server: Some(Box::new(server)), ..self }
+    }
+}
+
+/// A FUSE program that serves what no driver knows; the tool that mounts runs it, as mount(8) runs `mount.TYPE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its names, the best first.
+    pub programs: &'static [&'static str],
+    /// The package of Debian that has it.
+    pub package: &'static str,
+    /// Its options.
+    pub options: Vec<Vec<u8>>,
 }
 
 /// How a directory of the host is used as a layer.

@@ -160,6 +160,18 @@ pub enum Reply {
     Tags(Vec<TagInfo>),
     /// Lines for people.
     Text(Vec<u8>),
+    /// To [`Request::Mount`]: it is for the tool to run a program, as `PROGRAM -o OPTIONS SOURCE TARGET`, which serves
+    /// over `/dev/fuse` of the view.
+    Served {
+        /// Names of the program, the best first.
+        programs: Vec<String>,
+        /// The package of Debian that has it.
+        package: String,
+        /// Options, separated by commas.
+        options: Vec<u8>,
+        /// Why it is not mounted without: a line for people.
+        message: String,
+    },
     /// It failed: a line for people and the errno.
     Failed {
         /// Lower case, names the object, ends in the cause.

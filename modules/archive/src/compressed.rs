@@ -67,7 +67,7 @@ fn unpack(source: &Source, compression: Compression, name: &str, limit: u64) -> 
         Kept::New(kept) => kept,
     };
     let cannot = |error: io::Error| {
-        let MountError { errno, message } = unreadable(name, &error);
+        let MountError { errno, message, .. } = unreadable(name, &error);
         MountError::new(errno, format!("{message}, while it was unpacked"))
     };
     let limit = limit.min(kept.room().map_err(cannot)?);

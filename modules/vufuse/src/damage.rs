@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use umvu_driver::{Driver, ROOT};
-use umvu_interface::{FileKind, Name, OFlags, RemoveKind};
+use umvu_interface::{Name, OFlags, RemoveKind};
 
 use crate::contained::{contain, Contained};
 use crate::erofs::Erofs;
+use crate::examine::read_all;
 use crate::ext::{Ext, Mode};
 use crate::fat::Fat;
 use crate::image::Image;
@@ -77,43 +78,6 @@ fn damaged(sound: &[u8], changes: &[Change]) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// Reads all that a driver shows, as far as that is sensible; panics are told by the driver that is used up.
-fn read_all(driver: &dyn Driver) {
-    let mut left = vec![(ROOT, 0)];
-    let mut seen = 0;
-    while let Some((node, depth)) = left.pop() {
-        seen += 1;
-        if seen > 300 || depth > 12 {
-            break;
-        }
-        let Ok(told) = who(|who| driver.stat(who, node)) else { continue };
-        for name in who(|who| driver.list_xattr(who, node)).unwrap_or_default() {
-            let _ = who(|who| driver.get_xattr(who, node, &name));
-        }
-        match told.stat.kind() {
-            FileKind::Directory => {
-                for entry in who(|who| driver.read_dir(who, node)).unwrap_or_default().iter().take(50) {
-                    let Ok(name) = Name::new(&entry.name) else { continue };
-                    if let Ok(found) = who(|who| driver.lookup(who, node, &name)) {
-                        left.push((found.node, depth + 1));
-                    }
-                }
-            }
-            FileKind::Regular => {
-                let Ok(file) = who(|who| driver.open(who, node, OFlags::RDONLY)) else { continue };
-                let mut buffer = vec![0; 65_536];
-                for offset in [0, 65_536, told.stat.size / 2, told.stat.size.saturating_sub(10)] {
-                    let _ = file.read_at(offset, &mut buffer);
-                    let _ = file.contents_at(offset.min(told.stat.size.saturating_sub(1)));
-                }
-            }
-            FileKind::Symlink => drop(who(|who| driver.readlink(who, node))),
-            _ => {}
-        }
-    }
-    let _ = who(|who| driver.statfs(who));
 }
 
 /// Whose the parser is.

@@ -3,6 +3,7 @@
 use umvu_interface::Result;
 
 use crate::image::Image;
+use crate::server::Foreign;
 
 /// A format that there is a driver for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Told {
     Known(Format),
     /// There is none, but this is what it is.
     Foreign(&'static str),
+    /// There is none, but a program of others.
+    Served(Foreign),
     /// Nothing that is known.
     Unknown,
 }
@@ -29,8 +32,6 @@ pub enum Told {
 const FOREIGN: &[(u64, &[u8], &str)] = &[
     (0, b"XFSB", "an xfs"),
     (0x10040, b"_BHRfS_M", "a btrfs"),
-    (3, b"NTFS    ", "an ntfs"),
-    (3, b"EXFAT   ", "an exfat"),
     (0x400, b"\x10\x20\xf5\xf2", "an f2fs"),
     (0, b"LUKS\xba\xbe", "encrypted (LUKS)"),
     (0, b"QFI\xfb", "a disk in the format qcow2: vudev shows what is in it"),
@@ -39,6 +40,9 @@ const FOREIGN: &[(u64, &[u8], &str)] = &[
     (0x40, b"\x7f\x10\xda\xbe", "a disk in the format VDI: vudev shows what is in it"),
     (4086, b"SWAPSPACE2", "swap space"),
 ];
+
+/// The same of what programs of others serve.
+const SERVED: &[(u64, &[u8], Foreign)] = &[(3, b"NTFS    ", Foreign::Ntfs), (3, b"EXFAT   ", Foreign::Exfat)];
 
 /// Tells what an image is.
 ///
@@ -63,6 +67,11 @@ pub fn tell(image: &Image) -> Result<Told> {
     }
     if has(32_769, b"CD001")? {
         return Ok(Told::Known(Format::Iso9660));
+    }
+    for (at, magic, foreign) in SERVED {
+        if has(*at, magic)? {
+            return Ok(Told::Served(*foreign));
+        }
     }
     for (at, magic, name) in FOREIGN {
         if has(*at, magic)? {

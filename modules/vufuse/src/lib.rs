@@ -8,6 +8,7 @@ mod contained;
 #[cfg(test)]
 mod damage;
 mod erofs;
+mod examine;
 mod ext;
 mod fat;
 mod format;
@@ -19,6 +20,7 @@ mod overlay;
 mod owner;
 mod part;
 mod recent;
+mod server;
 mod squashfs;
 #[cfg(test)]
 mod testing;
@@ -29,8 +31,11 @@ use umvu_interface::{
     FilesystemType, LoadError, Module, ModuleDescriptor, MountError, MountRequest, Mounted, OptionHelp, World,
 };
 
+pub use crate::examine::examine;
+
 use crate::format::Format;
 use crate::mount::Wanted;
+use crate::server::Foreign;
 
 /// The module's entry in the list of modules.
 pub static MODULE: ModuleDescriptor = ModuleDescriptor {
@@ -74,6 +79,8 @@ impl Module for Images {
             only(Format::Iso9660, &["iso9660", "vufuseiso", "vufuseiso9660"]),
             only(Format::Fat, &["vfat", "vufusefat", "msdos", "vufusevfat"]),
             only(Format::Erofs, &["erofs", "vufuseerofs"]),
+            of(&["ntfs", "vufusentfs", "ntfs3"], Wanted::Served(Foreign::Ntfs)),
+            of(&["exfat", "vufuseexfat"], Wanted::Served(Foreign::Exfat)),
             of(&["vufusearchive"], Wanted::Archive("archive")),
             of(&["vufusetar"], Wanted::Archive("tar")),
             of(&["vufusezip"], Wanted::Archive("zip")),

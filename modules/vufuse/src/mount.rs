@@ -18,6 +18,7 @@ use crate::iso9660::Iso;
 use crate::options::Options;
 use crate::overlay::Overlay;
 use crate::part::Part;
+use crate::server::Foreign;
 use crate::squashfs::Squashfs;
 
 type Result<T> = core::result::Result<T, MountError>;
@@ -27,6 +28,8 @@ type Result<T> = core::result::Result<T, MountError>;
 pub enum Wanted {
     Only(Format),
     Any,
+    /// What a program of others serves.
+    Served(Foreign),
     /// What the module archive knows by this name.
     Archive(&'static str),
 }
@@ -59,18 +62,20 @@ pub fn mount(request: &MountRequest<'_>, world: &dyn World, wanted: Wanted) -> R
     // It may be an archive's options that are not known here.
     let (options, unknown) = match options {
         Ok(options) => (options, None),
-        Err(error) if wanted == Wanted::Any => (Options::parse(&[], mounter, 0)?, Some(error)),
+        Err(error) if !matches!(wanted, Wanted::Only(_)) => (Options::parse(&[], mounter, 0)?, Some(error)),
         Err(error) => return Err(error),
     };
     let storage = take(&source, request, &options, Use::Read, &name)?;
     let image = Image::new(storage, name.clone());
     let format = match wanted {
         Wanted::Only(format) => format,
+        Wanted::Served(foreign) => return Err(not_ours(&name, foreign, request)),
         Wanted::Archive(_) | Wanted::Any => match tell(&image).map_err(failed)? {
             Told::Known(format) => format,
             Told::Foreign(what) => {
                 return Err(MountError::new(Errno::INVAL, format!("{name}: it is {what}; there is no driver for it")))
             }
+            Told::Served(foreign) => return Err(not_ours(&name, foreign, request)),
             Told::Unknown => return archive(request, world, "archive").map_err(|error| no_image(error, &name)),
         },
     };
@@ -82,14 +87,16 @@ pub fn mount(request: &MountRequest<'_>, world: &dyn World, wanted: Wanted) -> R
         Format::Iso9660 => read_only(image, "iso9660", &options, format, |image| {
             Iso::open(image, options.names, options.owner).map(driver)
         })?,
-        Format::Erofs => read_only(image, "erofs", &options, format, |image| Erofs::open(image).map(driver))?,
+        Format::Erofs => read_only(image, "erofs", &options, format, |image| Erofs::open(image).map(driver))
+            .map_err(|error| or_served(error, Foreign::Erofs, request, &options))?,
         Format::Fat => {
             options.check(format, "vfat")?;
             fat(image, &source, request, &options)?
         }
         Format::Ext => {
             options.check(format, "ext4")?;
-            ext(image, &source, request, &options)?
+            let opened = ext(image, &source, request, &options);
+            opened.map_err(|error| or_served(error, Foreign::Ext, request, &options))?
         }
     };
     let mut shown = Shown::new(options.shown.join(&b','), &request.caller);
@@ -174,7 +181,7 @@ fn ext(image: Image, source: &InodeRef, request: &MountRequest<'_>, options: &Op
         (true, true) => Mode::NoReplay,
     };
     if let Some(why) = superblock.unsupported(mode) {
-        return Err(MountError::new(Errno::INVAL, format!("{name}: {why}")));
+        return Err(MountError::new(Errno::OPNOTSUPP, format!("{name}: {why}")));
     }
     let storage: Arc<dyn Storage> = match mode {
         Mode::ReadWrite => {
@@ -219,6 +226,26 @@ fn fat(image: Image, source: &InodeRef, request: &MountRequest<'_>, options: &Op
     })?;
     let flags = if is_read_only { MountFlags::READ_ONLY } else { MountFlags::empty() };
     Ok(Opened { driver: Arc::new(Contained::new(image, driver)), fstype: "vfat", flags })
+}
+
+/// What is said of a format that there is no driver for.
+fn not_ours(name: &str, foreign: Foreign, request: &MountRequest<'_>) -> MountError {
+    let why = format!("{name}: it is {}; there is no driver for it", foreign.name());
+    MountError::new(Errno::INVAL, why).served_by(foreign.server(request))
+}
+
+/// Has a program serve what a driver refuses for what it is.
+fn or_served(error: MountError, foreign: Foreign, request: &MountRequest<'_>, options: &Options) -> MountError {
+    if error.errno != Errno::OPNOTSUPP {
+        return error;
+    }
+    // fs/ext4/super.c, ext4_feature_set_ok
+    let error = MountError { errno: Errno::INVAL, ..error };
+    // They know a file system by its file alone.
+    match options.offset == 0 && options.size_limit.is_none() {
+        true => error.served_by(foreign.server(request)),
+        false => error,
+    }
 }
 
 /// Mounts what the module archive knows.

@@ -14,7 +14,10 @@ fn said(result: Result<(), MountError>) -> Outcome {
 
 /// What a guest sees of an error; the line for people goes to the log.
 pub fn refused(error: MountError) -> Fail {
-    tracing::info!(%error, "mount refused");
+    match &error.server {
+        Some(server) => tracing::warn!("{error}; vumount(8) has it served by {}", server.programs[0]),
+        None => tracing::info!(%error, "mount refused"),
+    }
     error.errno.into()
 }
 

@@ -1,6 +1,6 @@
 //! The virtual system call by which the tools speak to the supervisor. Knows nothing of the tools.
 
-use umvu_interface::{Capabilities, Errno};
+use umvu_interface::{Capabilities, Errno, MountError};
 use umvu_protocol::{decode, encode, ModuleInfo, Request, TagInfo, REQUEST_MAX, VERSION};
 
 use crate::call::{Call, Outcome, Reply};
@@ -56,7 +56,7 @@ fn answer(call: &Call, request: Request) -> Answer {
             let order = Order { source: Some(&source), target: &target, fstype, flags, data: &data };
             match mounting::mount(call, &order) {
                 Ok(()) => Answer::Done,
-                Err(error) => failed(error.errno, error.message),
+                Err(error) => unmounted(error),
             }
         }
         Request::Unmount { target, flags } => match mounting::unmount(call, &target, flags) {
@@ -82,6 +82,19 @@ fn answer(call: &Call, request: Request) -> Answer {
         Request::LoadOwners { path } => owners(call, &path, Direction::Load),
         Request::Explain { path } => explain(call, &path),
         Request::Become { uid, gid, groups } => become_(call, uid, gid, groups),
+    }
+}
+
+/// Why something is not mounted, or who can serve it.
+fn unmounted(error: MountError) -> Answer {
+    match error.server {
+        None => failed(error.errno, error.message),
+        Some(server) => Answer::Served {
+            programs: server.programs.iter().map(|name| (*name).into()).collect(),
+            package: server.package.into(),
+            options: server.options.join(&b','),
+            message: error.message,
+        },
     }
 }
 

@@ -53,7 +53,8 @@ impl Erofs {
     /// Opens an image.
     ///
     /// # Errors
-    /// - `EINVAL`: it is no erofs, or one with features that are not supported: the log says which.
+    /// - `EINVAL`: it is no erofs.
+    /// - `EOPNOTSUPP`: it has features that are not supported: the log says which.
     /// - `EUCLEAN`: it is damaged.
     pub fn open(image: Arc<Image>) -> Result<Arc<Self>> {
         let mut magic = [0; 4];
@@ -64,7 +65,7 @@ impl Erofs {
         let inner = run(EroFS::new(Reader(image.clone())))?.map_err(|error| match error {
             Error::NotSupported(what) => {
                 image.log(&format_args!("{what} is not supported"));
-                Errno::INVAL
+                Errno::OPNOTSUPP
             }
             error => failed(&image, error),
         })?;

@@ -66,7 +66,7 @@ impl Ext {
     pub fn open(image: Arc<Image>, mode: Mode) -> core::result::Result<Arc<Self>, (Errno, String)> {
         let superblock = Superblock::read(&image).map_err(|errno| (errno, "not an ext2, ext3 or ext4".to_owned()))?;
         if let Some(why) = superblock.unsupported(mode) {
-            return Err((Errno::INVAL, why));
+            return Err((Errno::OPNOTSUPP, why));
         }
         let failed = device::LastErrno::default();
         let now = device::Now::default();
@@ -79,11 +79,7 @@ impl Ext {
             Mode::NoReplay => MountOptions::read_only_no_journal_replay(),
         };
         let ext = Ext4::mount(device, services, options).map_err(|error| {
-            let errno = failed.lock().take().unwrap_or_else(|| match error::errno(error) {
-                // fs/ext4/super.c, ext4_feature_set_ok
-                Errno::OPNOTSUPP => Errno::INVAL,
-                errno => errno,
-            });
+            let errno = failed.lock().take().unwrap_or_else(|| error::errno(error));
             (errno, error::why(error))
         })?;
         Ok(Arc::new_cyclic(|me| Self {
@@ -118,7 +114,7 @@ impl Ext {
 
     fn errno(&self, error: Ext4Error) -> Errno {
         let errno = error::errno(error);
-        if matches!(errno, Errno::UCLEAN | Errno::IO) {
+        if matches!(errno, Errno::UCLEAN | Errno::IO | Errno::BUSY) {
             self.image.log(&error::why(error));
         }
         match self.failed.lock().take() {

@@ -542,7 +542,7 @@ fn features_that_are_not_supported_are_named() {
         run("mke2fs", &["-q", "-F", "-t", "ext4", "-O", feature, &bed.text("image"), "16M"]);
         let before = fs::read(bed.path("image")).unwrap();
         let (errno, why) = Ext::open(image(&bed.path("image"), false), Mode::ReadWrite).err().unwrap();
-        assert_eq!(errno, Errno::INVAL, "{feature}: {why}");
+        assert_eq!(errno, Errno::OPNOTSUPP, "{feature}: {why}");
         assert!(why.contains(named), "{why}");
         assert!(before == fs::read(bed.path("image")).unwrap());
         assert_eq!(Ext::open(image(&bed.path("image"), true), Mode::ReadOnly).is_ok(), read_only, "{feature}");
