@@ -33,7 +33,7 @@ use umvu_interface::{
 pub use fields::Fields;
 pub use format::Format;
 pub use image::Config;
-pub use open::{config_of, is_layout, Form, Wanted, LIMIT};
+pub use open::{config_of, examine, is_layout, Form, Wanted, LIMIT};
 
 /// The module's entry in the list of modules.
 pub static MODULE: ModuleDescriptor = ModuleDescriptor {

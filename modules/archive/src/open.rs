@@ -117,6 +117,27 @@ pub fn config_of(path: &Path, wanted: &Wanted) -> Result<Option<Config>> {
     Ok(of_file(file, wanted)?.config)
 }
 
+/// Reads an archive, and all that it unpacks to: for fuzzers.
+///
+/// # Errors
+/// Those of [`of_file`].
+pub fn examine(file: File, wanted: &Wanted) -> Result<()> {
+    let contents = of_file(file, wanted)?;
+    for id in 0..contents.tree.len() {
+        let node = NodeId::try_from(id).ok().and_then(|id| contents.tree.node(id));
+        let Some(What::Regular { layer, size, data: crate::entry::Data::Packed(packed) }) = node.map(|node| &node.what)
+        else {
+            continue;
+        };
+        if let Some(layer) = usize::try_from(*layer).ok().and_then(|layer| contents.layers.get(layer)) {
+            if *size <= wanted.limit {
+                let _ = packed.unpack(layer, &mut std::io::sink());
+            }
+        }
+    }
+    Ok(())
+}
+
 fn no_image(wanted: &Wanted) -> MountError {
     MountError::new(Errno::INVAL, format!("{}: not the image of a container", wanted.name))
 }
