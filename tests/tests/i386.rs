@@ -11,7 +11,12 @@ macro_rules! facts {
                 threads_of_both_kinds_find_their_files,
                 a_64_bit_program_may_call_by_the_32_bit_table,
             }
-            from_outside at ROOT if umvu_tests::program::has_i386_compiler { a_root_of_their_own_is_enough }
+            from_outside at ROOT if umvu_tests::program::has_i386_compiler {
+                a_root_of_their_own_is_enough,
+                a_program_of_another_root_is_told_the_truth,
+                a_program_of_another_root_is_a_debuggers,
+            }
+            from_outside at PLAIN_ROOT if umvu_tests::program::has_i386_compiler { a_program_of_an_archive_runs }
             from_outside at PLAIN if umvu_tests::program::has_i386_compiler { the_trace_shows_their_calls }
         }
 
@@ -106,4 +111,41 @@ fn a_root_of_their_own_is_enough(r: &Runner) {
         chroot root /bin/static nothing_is_asked; cd root; chroot . bin/dynamic nothing_is_asked; chroot . bin/dynamic copies_of_programs_run"#;
     let words = ["bash".as_ref(), "-euc".as_ref(), script.as_ref(), dynamic.as_os_str(), fixed.as_os_str()];
     assert_eq!(r.run(words).line(), "so it is\nso it is\nso it is");
+}
+
+/// Makes such a root, with the program `$0` in it as `/bin/program`.
+const ROOT: &str = r#"mkdir -p root/own root/lib32 root/bin root/proc; cp /lib/ld-linux.so.2 root/own; cp /lib32/libc.so.6 root/lib32
+    sed 's,/lib/ld-linux.so.2,/own/ld-linux.so.2,' < "$0" > root/bin/program; chmod +x root/bin/program
+"#;
+
+fn in_root(r: &Runner, program: &std::path::Path, script: &str) -> String {
+    let script = format!("{ROOT}{script}");
+    r.run(["bash".as_ref(), "-euc".as_ref(), script.as_ref(), program.as_os_str()]).line()
+}
+
+fn a_program_of_another_root_is_told_the_truth(r: &Runner) {
+    // Also by a path that is longer than any of the host's to it, as an interpreter, and traced.
+    let long = "/bin/".to_owned() + &"./".repeat(500) + "program";
+    let script = format!(
+        r#"mount --rbind /proc root/proc; chroot root /bin/program /bin/program
+        chroot root {long} /bin/program {long}; printf '#!/bin/program /bin/program\n' > root/script; chmod +x root/script
+        chroot root /script; strace -f -o log chroot root /bin/program /bin/program; grep -c 'exited with 0' log"#
+    );
+    let truth = "told the truth\n".repeat(4);
+    assert_eq!(in_root(r, &program_for_i386("told", Linking::Dynamic), &script), truth + "1");
+}
+
+fn a_program_of_another_root_is_a_debuggers(r: &Runner) {
+    let script = r#"gdb -nx -batch -ex 'set debuginfod enabled off' -ex 'set breakpoint pending on' \
+        -ex 'break main' -ex run -ex 'info proc exe' --args chroot root /bin/program 2>&1 |
+        grep -E -o '^Breakpoint 1, |/bin/program.$' | sed "s|.*/bin|bin|""#;
+    let told = in_root(r, &program_for_i386("told", Linking::Dynamic), script);
+    assert_eq!(told, "Breakpoint 1, \nbin/program'");
+}
+
+fn a_program_of_an_archive_runs(r: &Runner) {
+    let script = r#"tar -C root -czf root.tar.gz .; rm -r root; umvu -N -r root.tar.gz /bin/program nothing_is_asked
+        umvu -N -r root.tar.gz --throw-away /bin/program copies_of_programs_run"#;
+    let told = in_root(r, &program_for_i386("programs", Linking::Dynamic), script);
+    assert_eq!(told, "so it is\nso it is");
 }

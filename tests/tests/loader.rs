@@ -39,6 +39,7 @@ behaviours! {
         a_tree_in_a_tree_is_entered,
         proc_tells_the_truth_in_a_tree,
         strace_works_in_a_tree,
+        a_debugger_starts_programs_of_a_tree,
     }
     from_outside at ROOT {
         a_failed_execve_keeps_the_identity,
@@ -191,6 +192,35 @@ fn strace_works_in_a_tree(r: &Runner) {
     let script = "printf '#!/bin/sh\\necho $0 $1; env echo done\\n' > $tree/s; chmod +x $tree/s
         strace -f -o log chroot $tree /s one; grep -c 'exited with 0' log";
     assert_eq!(in_tree(r, script), "/s one\ndone\n2");
+}
+
+fn a_debugger_starts_programs_of_a_tree(r: &Runner) {
+    // Of the libc of the tree and of another one, linked in every way: a breakpoint is hit, the stack is walked, and the
+    // program ends as it does without the debugger.
+    let script = r#"cp -L /lib/ld-musl-x86_64.so.1 $tree/lib
+        echo '#include <stdio.h>
+            int twice(int x) { return 2 * x; }
+            int main(int c, char **v) { printf("%s\n", v[1]); return twice(c); }' > p.c
+        cc -g -o $tree/bin/glibc p.c; musl-gcc -g -o $tree/bin/musl p.c; musl-gcc -g -static -o $tree/bin/static p.c
+        for p in glibc musl static; do
+            gdb -nx -batch -ex 'set debuginfod enabled off' -ex 'set breakpoint pending on' \
+                -ex 'break twice' -ex run -ex 'print x' -ex bt -ex continue --args chroot $tree /bin/$p one 2>&1 |
+                grep -E '^(one|\$1|#[0-9]|\[Inferior)' | sed -e 's/0x[0-9a-f]* in //' -e 's/process [0-9]*/process/' |
+                sort | tr '\n' ';'; echo
+        done"#;
+    let told = "#0  twice (x=2) at p.c:2;#1  main (c=2, v=VECTOR) at p.c:3;$1 = 2;[Inferior 1 (process) exited with code 04];one;";
+    let lines: Vec<String> = in_tree(r, script).lines().map(without_vector).collect();
+    assert_eq!(lines, [told; 3]);
+}
+
+/// Replaces the address of the arguments by a word.
+fn without_vector(line: &str) -> String {
+    match line.split_once("v=0x") {
+        Some((front, behind)) => {
+            format!("{front}v=VECTOR{}", behind.trim_start_matches(|c: char| c.is_ascii_hexdigit()))
+        }
+        None => line.to_owned(),
+    }
 }
 
 fn a_failed_execve_keeps_the_identity(r: &Runner) {

@@ -7,11 +7,25 @@ behaviours! {
         memory_semaphores_and_queues_are_shared_by_name,
         a_python_pool_shares_its_memory,
         dev_shm_is_a_directory_for_everybody,
+        system_v_objects_are_found_by_their_keys,
+    }
+    from_outside at MOUNTING {
+        system_v_objects_are_found_in_a_namespace,
     }
 }
 
 fn memory_semaphores_and_queues_are_shared_by_name(r: &Runner) {
     assert_eq!(r.run([program("posix_ipc")]).line(), "shared");
+}
+
+fn system_v_objects_are_found_by_their_keys(r: &Runner) {
+    assert_eq!(r.run([program("system_v_ipc")]).line(), "shared");
+}
+
+fn system_v_objects_are_found_in_a_namespace(r: &Runner) {
+    let program = program("system_v_ipc");
+    let words = ["unshare".as_ref(), "--ipc".as_ref(), "--fork".as_ref(), program.as_os_str()];
+    assert_eq!(r.run(words).line(), "shared");
 }
 
 fn a_python_pool_shares_its_memory(r: &Runner) {

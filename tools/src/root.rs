@@ -21,6 +21,7 @@ Entering a root, for those who come from elsewhere:
   proot -q qemu-arm -r DIR           umvu -r DIR -q
   proot -k 6.1.0 --kill-on-exit      umvu -k 6.1.0 --kill-on-exit
   proot -p 80:8080                   umvu -p 8080:80
+  proot --link2symlink -r DIR        umvu -r DIR --upper UP    (UP where links can be made)
   docker run -p 8080:80              umvu -r i.tar -p 8080:80
   docker run --rm -it IMAGE          docker save IMAGE > i.tar; umvu -r i.tar --throw-away
   docker run -v HOST:GUEST:ro        umvu -r i.tar -b HOST:GUEST:ro

@@ -3,7 +3,7 @@
 //! nothing of views; reads from whatever can be read at offsets.
 
 use goblin::container::{Container, Ctx, Endian};
-use goblin::elf::header::{Header, ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_DYN, ET_EXEC};
+use goblin::elf::header::{Header, ELFCLASS64, ELFDATA2LSB, EM_386, EM_X86_64, ET_DYN, ET_EXEC};
 use goblin::elf::program_header::{ProgramHeader, PF_R, PF_W, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD};
 use umvu_interface::{Errno, Result};
 use umvu_loader::plan::Segment;
@@ -106,6 +106,11 @@ pub fn machine(head: &[u8]) -> Result<Machine> {
         Some(_) if goblin::elf::Elf::parse_header(head).is_ok() => Ok(Machine::Foreign),
         _ => Err(Errno::NOEXEC),
     }
+}
+
+/// Whether an object is one for 32-bit x86.
+pub fn is_i386(head: &[u8]) -> bool {
+    goblin::elf::Elf::parse_header(head).is_ok_and(|header| header.e_machine == EM_386)
 }
 
 fn parse_header(head: &[u8]) -> Result<Header> {

@@ -1,11 +1,14 @@
-//! Programs that run through the loader: which one a process has become, and what a loader that asks is to load.
+//! Programs that run through the loader, or as copies: which one a process has become, and what a loader that asks is to
+//! load.
 //!
-//! The kernel keeps who runs what: each program has a loader of its own, a memfd whose inode `/proc/PID/exe` leads
-//! to, so fork needs no help and the table has one row for each program, not for each process. What was arranged for
-//! a process lives from its execve(2) until its loader asks. Knows no format and no identity's rules.
+//! The kernel keeps who runs what: each program has a loader or a copy of its own, a memfd whose inode `/proc/PID/exe`
+//! leads to, so fork needs no help and the table has one row for each program, not for each process. What was arranged
+//! for a process lives from its execve(2) until its loader asks, or until the first notified call of a copy. Knows no
+//! format and no identity's rules.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -13,30 +16,37 @@ use rustix::fs::{fcntl_add_seals, memfd_create, MemfdFlags, SealFlags};
 use umvu_interface::{Credentials, Errno, InodeRef, Result};
 use umvu_loader::plan::{Plan, Segment};
 
+use crate::handlers::exec::NamePlace;
 use crate::mount::Location;
 
 /// More than a user's programs; then those that nobody runs are forgotten.
 const MANY: usize = 512;
+/// Most bytes of all copies together. Files may have holes, copies have not.
+const COPIES_MAX: u64 = 1 << 30;
 
-/// A program that runs through the loader.
+/// A program that runs through the loader, or as a copy.
 pub struct Program {
     /// Where it is.
     pub place: Location,
     /// By which path it was executed first.
     pub shown: Vec<u8>,
-    /// Its own loader.
+    /// Its own loader, or the copy.
     image: OwnedFd,
-    /// Inode of the loader.
+    /// Inode of the image.
     inode: u64,
+    /// Where the copy had another name of its interpreter.
+    pub name: Option<NamePlace>,
+    /// Bytes of the copy.
+    size: u64,
 }
 
 impl Program {
-    /// Its loader.
+    /// Its loader, or the copy.
     pub fn image(&self) -> BorrowedFd<'_> {
         self.image.as_fd()
     }
 
-    /// The shortest path by which a guest executes its loader.
+    /// The shortest path by which a guest executes its loader, or the copy.
     pub fn loader_path(&self) -> Vec<u8> {
         format!("/proc/{}/fd/{}", std::process::id(), self.image.as_raw_fd()).into_bytes()
     }
@@ -60,10 +70,20 @@ pub struct Order {
     pub credentials: Option<Arc<Credentials>>,
 }
 
+/// What is to be put right in a process once it runs a copy.
+pub struct Fresh {
+    /// The program.
+    pub program: Arc<Program>,
+    /// The path that it was executed by.
+    pub path: Vec<u8>,
+}
+
 /// All programs.
 #[derive(Default)]
 pub struct Programs {
     inner: Mutex<Inner>,
+    /// Whether something is to be put right somewhere.
+    has_fresh: AtomicBool,
 }
 
 /// What makes two programs the same. An inode alone has several names where it has links, and others after a rename;
@@ -73,6 +93,23 @@ struct Key {
     mount: u64,
     id: (u64, u64),
     path: Vec<u8>,
+    copy: Option<CopyOf>,
+}
+
+/// What makes two copies of a program the same.
+#[derive(PartialEq, Eq, Hash)]
+struct CopyOf {
+    /// What it has for the name of its interpreter.
+    name: Vec<u8>,
+    version: Version,
+}
+
+/// What changes when a file does: size, time of the change of the content and of the inode.
+type Version = (u64, [i64; 2], [u64; 2]);
+
+fn version(stat: &rustix::fs::Stat) -> Result<Version> {
+    let size = u64::try_from(stat.st_size).map_err(|_| Errno::INVAL)?;
+    Ok((size, [stat.st_mtime, stat.st_ctime], [stat.st_mtime_nsec, stat.st_ctime_nsec]))
 }
 
 #[derive(Default)]
@@ -82,6 +119,9 @@ struct Inner {
     by_place: HashMap<Key, u64>,
     by_inode: HashMap<u64, Arc<Program>>,
     orders: HashMap<u32, Vec<Order>>,
+    fresh: HashMap<u32, Fresh>,
+    /// Copies of interpreters, by device, inode and version.
+    interpreters: HashMap<(u64, u64, Version), Arc<OwnedFd>>,
 }
 
 impl Programs {
@@ -91,21 +131,112 @@ impl Programs {
     /// - `ENFILE`, `EMFILE`, `ENOMEM`: the host's.
     pub fn at(&self, place: &Location, shown: &[u8]) -> Result<Arc<Program>> {
         let path = place.inode.path().unwrap_or_default();
-        let key = Key { mount: place.mount.id, id: place.inode.id()?, path };
+        let key = Key { mount: place.mount.id, id: place.inode.id()?, path, copy: None };
         let mut inner = self.inner.lock();
-        if let Some(known) = inner.by_place.get(&key).and_then(|inode| inner.by_inode.get(inode)) {
-            return Ok(known.clone());
+        if let Some(known) = inner.known(&key) {
+            return Ok(known);
         }
         if inner.by_inode.len() >= MANY {
             inner.forget_unused();
         }
-        let image = make_image(shown)?;
-        let stat = rustix::fs::fstat(&image)?;
-        let program = Arc::new(Program { place: place.clone(), shown: shown.to_vec(), image, inode: stat.st_ino });
-        inner.device = stat.st_dev;
-        inner.by_place.insert(key, stat.st_ino);
-        inner.by_inode.insert(stat.st_ino, program.clone());
-        Ok(program)
+        let image = make_file(shown, |file| {
+            let mut rest = umvu_loader::IMAGE;
+            while !rest.is_empty() {
+                rest = &rest[rustix::io::write(file, rest)?..];
+            }
+            Ok(())
+        })?;
+        inner.add(key, (place, shown), image, None, 0)
+    }
+
+    /// Gives a copy of the program at a place, whose content is in `file`, with another name of its interpreter.
+    ///
+    /// # Errors
+    /// - `ENOMEM`: it is too large, or there are too many.
+    /// - `EPERM`: there is no room for the name.
+    /// - `ENFILE`, `EMFILE`: the host's.
+    pub fn copied(
+        &self,
+        place: &Location,
+        shown: &[u8],
+        file: &OwnedFd,
+        at: &NamePlace,
+        name: &[u8],
+    ) -> Result<Arc<Program>> {
+        let version = version(&rustix::fs::fstat(file)?)?;
+        let size = version.0;
+        let copy = Some(CopyOf { name: name.to_vec(), version });
+        let path = place.inode.path().unwrap_or_default();
+        let key = Key { mount: place.mount.id, id: place.inode.id()?, path, copy };
+        let mut inner = self.inner.lock();
+        if let Some(known) = inner.known(&key) {
+            return Ok(known);
+        }
+        if inner.by_inode.len() >= MANY || inner.copied().saturating_add(size) > COPIES_MAX {
+            inner.forget_unused();
+        }
+        if inner.copied().saturating_add(size) > COPIES_MAX {
+            return Err(Errno::NOMEM);
+        }
+        let image = make_file(shown, |copy| {
+            fill(copy, file, size)?;
+            at.write(copy, name)
+        })?;
+        inner.add(key, (place, shown), image, Some(at.clone()), size)
+    }
+
+    /// Gives a copy of an interpreter that can be executed.
+    ///
+    /// # Errors
+    /// - `ENOMEM`: it is too large.
+    /// - `ENFILE`, `EMFILE`: the host's.
+    pub fn interpreter(&self, file: &OwnedFd) -> Result<Arc<OwnedFd>> {
+        /// More than an interpreter has.
+        const LARGE: u64 = 32 << 20;
+        const FEW: usize = 32;
+        let stat = rustix::fs::fstat(file)?;
+        let version = version(&stat)?;
+        let key = (stat.st_dev, stat.st_ino, version);
+        let mut inner = self.inner.lock();
+        if let Some(known) = inner.interpreters.get(&key) {
+            return Ok(known.clone());
+        }
+        if version.0 > LARGE {
+            return Err(Errno::NOMEM);
+        }
+        if inner.interpreters.len() >= FEW {
+            inner.interpreters.clear();
+        }
+        let copy = Arc::new(make_file(b"interpreter", |copy| fill(copy, file, version.0))?);
+        inner.interpreters.insert(key, copy.clone());
+        Ok(copy)
+    }
+
+    /// Keeps what is to be put right in process `pid` when it runs a copy.
+    pub fn settle_later(&self, pid: u32, fresh: Fresh) {
+        const FEW: usize = 64;
+        let mut inner = self.inner.lock();
+        if inner.fresh.len() >= FEW {
+            inner.fresh.retain(|pid, _| std::path::Path::new(&format!("/proc/{pid}")).exists());
+        }
+        inner.fresh.insert(pid, fresh);
+        self.has_fresh.store(true, Ordering::Release);
+    }
+
+    /// Takes what is to be put right in process `pid`, if it runs the copy by now.
+    pub fn take_fresh(&self, pid: u32) -> Option<Fresh> {
+        if !self.has_fresh.load(Ordering::Acquire) {
+            return None;
+        }
+        let expected = self.inner.lock().fresh.get(&pid)?.program.inode;
+        let running = self.of_process(pid)?;
+        if running.inode != expected {
+            return None;
+        }
+        let mut inner = self.inner.lock();
+        let fresh = inner.fresh.remove(&pid);
+        self.has_fresh.store(!inner.fresh.is_empty(), Ordering::Release);
+        fresh
     }
 
     /// Finds a program by what `stat` says of the loader, as `/proc/PID/exe` leads to it.
@@ -176,6 +307,7 @@ impl Programs {
         inner.by_inode.retain(|_, program| program.place.mount.id != mount);
         inner.orders.retain(|_, orders| orders.iter().all(|o| o.program.place.mount.id != mount));
         inner.by_place.retain(|key, _| key.mount != mount);
+        inner.fresh.retain(|_, fresh| fresh.program.place.mount.id != mount);
     }
 
     /// Forgets everything.
@@ -185,9 +317,37 @@ impl Programs {
 }
 
 impl Inner {
+    fn known(&self, key: &Key) -> Option<Arc<Program>> {
+        self.by_place.get(key).and_then(|inode| self.by_inode.get(inode)).cloned()
+    }
+
+    fn add(
+        &mut self,
+        key: Key,
+        (place, shown): (&Location, &[u8]),
+        image: OwnedFd,
+        name: Option<NamePlace>,
+        size: u64,
+    ) -> Result<Arc<Program>> {
+        let stat = rustix::fs::fstat(&image)?;
+        let (place, shown) = (place.clone(), shown.to_vec());
+        let program = Arc::new(Program { place, shown, image, inode: stat.st_ino, name, size });
+        self.device = stat.st_dev;
+        self.by_place.insert(key, stat.st_ino);
+        self.by_inode.insert(stat.st_ino, program.clone());
+        Ok(program)
+    }
+
+    /// Bytes of all copies.
+    fn copied(&self) -> u64 {
+        self.by_inode.values().fold(0, |sum, program| sum.saturating_add(program.size))
+    }
+
     fn forget_unused(&mut self) {
         let running = running(self.device);
-        let ordered: Vec<u64> = self.orders.values().flatten().map(|o| o.program.inode).collect();
+        let ordered = self.orders.values().flatten().map(|o| &o.program);
+        let ordered: Vec<u64> =
+            ordered.chain(self.fresh.values().map(|f| &f.program)).map(|program| program.inode).collect();
         self.by_inode.retain(|inode, _| running.contains(inode) || ordered.contains(inode));
         let by_inode = &self.by_inode;
         self.by_place.retain(|_, inode| by_inode.contains_key(inode));
@@ -202,8 +362,21 @@ fn running(device: u64) -> Vec<u64> {
     stats.filter(|s| s.st_dev == device).map(|s| s.st_ino).collect()
 }
 
-/// Makes a memfd with the loader in it, named for people after the program.
-fn make_image(shown: &[u8]) -> Result<OwnedFd> {
+/// Copies the beginning of a file.
+fn fill(copy: &OwnedFd, file: &OwnedFd, size: u64) -> Result<()> {
+    let mut at = 0;
+    while at < size {
+        let count = usize::try_from(size - at).unwrap_or(usize::MAX);
+        if rustix::fs::sendfile(copy, file, Some(&mut at), count)? == 0 {
+            // It has become shorter.
+            return Err(Errno::TXTBSY);
+        }
+    }
+    Ok(())
+}
+
+/// Makes a memfd that can be executed, named for people after the program.
+fn make_file(shown: &[u8], fill: impl FnOnce(&OwnedFd) -> Result<()>) -> Result<OwnedFd> {
     /// `MFD_NAME_MAX_LEN` of mm/memfd.c, without room for what is put in front.
     const NAME_MAX: usize = 240;
     let name: Vec<u8> = [b"umvu:", shown.get(..NAME_MAX).unwrap_or(shown)].concat();
@@ -213,10 +386,7 @@ fn make_image(shown: &[u8]) -> Result<OwnedFd> {
         Err(Errno::INVAL) => memfd_create(&name[..], flags)?,
         other => other?,
     };
-    let mut rest = umvu_loader::IMAGE;
-    while !rest.is_empty() {
-        rest = &rest[rustix::io::write(&file, rest)?..];
-    }
+    fill(&file)?;
     fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     // The kernel executes nothing that is open for writing, and a memfd is.
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;

@@ -80,6 +80,7 @@ pub fn dispatch(call: &Call) -> Outcome {
     if let Some(resumed) = crate::redirect::resume(call) {
         return resumed;
     }
+    exec::settle(call);
     let number = match call.request.call {
         Asked::Call(number) => number,
         Asked::Native => return Ok(Reply::Continue),

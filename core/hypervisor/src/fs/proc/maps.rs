@@ -27,6 +27,7 @@ pub fn of(call: &Call, pid: u32, name: &[u8]) -> Result<Option<Vec<u8>>> {
     let text = std::fs::read(path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     let mut known: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
     let mut out = Vec::with_capacity(text.len());
+    let copied = copied(call, pid);
     for line in text.split_inclusive(|b| *b == b'\n') {
         let Some(at) = name_in(line) else {
             out.extend_from_slice(line);
@@ -34,6 +35,12 @@ pub fn of(call: &Call, pid: u32, name: &[u8]) -> Result<Option<Vec<u8>>> {
         };
         let (front, name) = line.split_at(at);
         let name = name.strip_suffix(b"\n").unwrap_or(name);
+        if let Some((_, shown)) = copied.as_ref().filter(|(image, _)| image == name) {
+            out.extend_from_slice(front);
+            out.extend_from_slice(shown);
+            out.push(b'\n');
+            continue;
+        }
         let (path, tail) = match name.strip_suffix(DELETED) {
             Some(path) => (path, DELETED),
             None => (name, &b""[..]),
@@ -47,6 +54,15 @@ pub fn of(call: &Call, pid: u32, name: &[u8]) -> Result<Option<Vec<u8>>> {
         out.push(b'\n');
     }
     Ok(Some(out))
+}
+
+/// What the host calls the copy that a process runs, and what it is a copy of.
+fn copied(call: &Call, pid: u32) -> Option<(Vec<u8>, Vec<u8>)> {
+    let program = call.supervisor.programs.of_process(pid).filter(|program| program.name.is_some())?;
+    let image = rustix::fs::readlink(format!("/proc/{pid}/exe"), Vec::new()).ok()?.into_bytes();
+    let table = call.table();
+    let path = crate::resolve::path_of(&table, &call.root(&table), &program.place).ok().flatten();
+    Some((image, path.unwrap_or_else(|| program.shown.clone())))
 }
 
 /// Where the path begins in a line that has one: `show_map_vma` of `fs/proc/task_mmu.c`.

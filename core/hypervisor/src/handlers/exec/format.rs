@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use umvu_interface::{Errno, Result};
 
-use super::{open, other_loader};
+use super::{open, patched, NamePlace};
 use crate::call::Call;
 use crate::elf::{self, Machine, Object, ReadAt};
 use crate::mount::Location;
@@ -18,8 +18,8 @@ pub enum Format {
     /// An ELF object that the loader can load, and its file.
     Elf(OwnedFd, Object),
     /// A program that only the kernel can load: it may not be read, or is for another machine. The interpreter that it
-    /// names is known of those for 32-bit x86.
-    Opaque(Option<Vec<u8>>),
+    /// names is known of those for 32-bit x86, and their file.
+    Opaque(Option<(OwnedFd, NamePlace)>),
     /// A script: interpreter and optional argument.
     Script(Vec<u8>, Option<Vec<u8>>),
     /// Something else.
@@ -48,7 +48,11 @@ pub fn of(call: &Call, place: &Location) -> Result<Format> {
         return Ok(Format::Unknown);
     }
     match elf::machine(head)? {
-        Machine::Foreign => Ok(Format::Opaque(other_loader::interpreter_of(&file, head))),
+        Machine::Foreign if elf::is_i386(head) => {
+            let name = patched::name_place(&file, head);
+            Ok(Format::Opaque(name.map(|name| (file, name))))
+        }
+        Machine::Foreign => Ok(Format::Opaque(None)),
         Machine::Native => elf::object(&file, head).map(|object| Format::Elf(file, object)),
     }
 }

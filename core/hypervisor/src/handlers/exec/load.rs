@@ -38,7 +38,11 @@ pub fn answer(call: &Call) -> Outcome {
     Ok(Reply::Value(i64::try_from(bytes.len()).unwrap_or(0)))
 }
 
-fn give(call: &Call, file: &impl AsFd, cloexec: CloseOnExec) -> Result<u64> {
+/// Gives the guest a descriptor.
+///
+/// # Errors
+/// - `EBADF`, `ENFILE`, `ENOMEM`: the host's.
+pub fn give(call: &Call, file: &impl AsFd, cloexec: CloseOnExec) -> Result<u64> {
     let add = || call.supervisor.listener.add_fd(call.notification.id, file.as_fd(), cloexec, None);
     let number = match add() {
         // The kernel needs no descriptor to execute a program, so the guest may have none left.

@@ -1,16 +1,16 @@
 //! execve and execveat: which program runs, found in the view.
 //!
 //! A program that stands at the same place on the host, whose interpreter does too, is left to the kernel. Any other
-//! one is loaded by the loader, which the guest executes in its place (`start`), from what this module finds; `#!`
-//! lines are read here, because the kernel would look for the interpreter on the host, and `claim` asks the file
-//! systems of the view. What the bytes of a program
-//! mean is known to `format`, what becomes of an identity to `identity`.
+//! one is loaded by the loader, which the guest executes in its place (`start`), from what this module finds, or by the
+//! kernel from a copy (`patched`); `#!` lines are read here, because the kernel would look for the interpreter on the
+//! host, and `claim` asks the file systems of the view. What the bytes of a program mean is known to `format`, what
+//! becomes of an identity to `identity`.
 
 mod claim;
 mod format;
 mod identity;
 mod load;
-mod other_loader;
+mod patched;
 mod start;
 mod traced;
 
@@ -25,6 +25,7 @@ use crate::handlers::open::permitted;
 use crate::mount::{Location, MountKind};
 use crate::resolve::Last;
 use format::Format;
+pub use patched::{settle, NamePlace};
 use start::Target;
 
 const EXECVE: u32 = 59;
@@ -206,18 +207,23 @@ fn find(call: &Call, place: Location, asked: &Asked) -> Outcome {
                 not_written(&file)?;
                 return start::load(call, asked, target, (file, object), interpreter, identity);
             }
-            Format::Opaque(interpreter) => {
-                let found = match &interpreter {
+            Format::Opaque(named) => {
+                let found = match named {
                     None => None,
-                    Some(path) => {
-                        let found = call.object(libc::AT_FDCWD, path, Last::Follow)?;
+                    Some((file, name)) => {
+                        let found = call.object(libc::AT_FDCWD, &name.path, Last::Follow)?;
                         may_execute(call, &found)?;
-                        (!is_same_on_host(call, &found, libc::AT_FDCWD, path)).then_some(found)
+                        let is_other = !is_same_on_host(call, &found, libc::AT_FDCWD, &name.path);
+                        if is_other {
+                            Some((file, name, open(call, &found)?))
+                        } else {
+                            None
+                        }
                     }
                 };
                 identity::take_early(call, identity_of.as_ref().unwrap_or(&target.program), asked.arrays)?;
-                if let Some(interpreter) = found {
-                    return other_loader::start(call, asked, &target, &interpreter);
+                if let Some((file, name, interpreter)) = found {
+                    return patched::start(call, asked, &target, &file, &interpreter, &name);
                 }
                 if native {
                     return Ok(Reply::Continue);

@@ -10,7 +10,7 @@ use umvu_loader::plan::{self, placement, Plan};
 use umvu_sys::seccomp::CloseOnExec;
 
 use super::traced::{self, Strings};
-use super::{base_name, identity, Asked, Interpreter, EXECVE};
+use super::{base_name, identity, patched, Asked, Interpreter, EXECVE};
 use crate::call::{Call, Fail, Outcome, Reply};
 use crate::elf::Object;
 use crate::mount::Location;
@@ -55,7 +55,7 @@ impl Target {
     }
 
     /// The arguments, with those of scripts in front.
-    fn arguments(&self, call: &Call, asked: &Asked) -> Result<Argument> {
+    pub fn arguments(&self, call: &Call, asked: &Asked) -> Result<Argument> {
         if self.prefix.is_empty() {
             return Ok(Argument::Word(asked.arrays[0]));
         }
@@ -109,15 +109,21 @@ pub fn load(
             if by_kernel && target.prefix.is_empty() && put_host_path(call, asked, &target.program) == Ok(()) {
                 return Ok(Reply::Continue);
             }
+            if let Some(order) = order.as_ref().filter(|o| o.credentials.is_none() && target.prefix.is_empty()) {
+                let (file, interpreter) = &order.files;
+                if patched::start_traced(call, asked, &target, file, interpreter.as_ref()) == Ok(()) {
+                    return Ok(Reply::Continue);
+                }
+            }
             put_loader(call, asked, &target, order, leader, &path)
         }
         other => other,
     }
 }
 
-/// Makes a path longer without making it another one: the loader writes the path that the program was executed by in
-/// its place.
-fn padded(path: &[u8], room: usize) -> Vec<u8> {
+/// Makes a path longer without making it another one: the path that the program was executed by is written in its
+/// place.
+pub fn padded(path: &[u8], room: usize) -> Vec<u8> {
     let mut padded = vec![b'/'; room.saturating_sub(path.len())];
     padded.extend_from_slice(path);
     padded
@@ -255,7 +261,7 @@ pub fn host_path(place: &Location) -> Result<Vec<u8>> {
 
 /// Has the kernel execute a program whose process somebody else traces, by one of the host's paths of it that fits.
 fn put_host_path(call: &Call, asked: &Asked, program: &Location) -> Result<()> {
-    let put = |path: &[u8]| traced::put_path(call, path, Strings::Kept).map(drop);
+    let put = |path: &[u8]| traced::put_path(call, path, Strings::Moved).map(drop);
     let path = host_path(program)?;
     if put(&path).is_ok() {
         return Ok(());
