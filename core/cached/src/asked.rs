@@ -92,6 +92,11 @@ impl Asked {
     pub fn checks_permissions(&self) -> bool {
         self.driver.checks_permissions()
     }
+
+    /// Whether the view judges by access control lists.
+    pub fn has_acls(&self) -> bool {
+        self.driver.has_acls()
+    }
 }
 
 /// Does something of a driver's that may panic.

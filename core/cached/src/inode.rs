@@ -8,8 +8,8 @@ use rustix::fs::OFlags;
 use umvu_backing::open_device;
 use umvu_driver::NewNode;
 use umvu_interface::{
-    Caller, Creation, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, Opened, RemoveKind, RenameFlags,
-    Result, SetAttr, Stat, XattrSet,
+    Acl, Caller, Creation, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, Opened, RemoveKind,
+    RenameFlags, Result, SetAttr, Stat, XattrSet, ACCESS_ACL,
 };
 
 use crate::entry::Entry;
@@ -253,6 +253,21 @@ impl Inode for CachedInode {
         self.fs.asked.by(caller, |driver, who| driver.remove_xattr(who, node.id, name))?;
         node.expire();
         Ok(())
+    }
+
+    fn access_acl(&self) -> Result<Option<Acl>> {
+        if !self.fs.asked.has_acls() {
+            return Ok(None);
+        }
+        match self.get_xattr(ACCESS_ACL) {
+            Ok(value) => {
+                let mut acl = Acl::parse(&value).map_err(|_| Errno::IO)?;
+                acl.set_mode(self.stat()?.mode);
+                Ok(Some(acl))
+            }
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 
     fn read_dir(&self) -> Result<Vec<DirEntry>> {

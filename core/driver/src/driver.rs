@@ -199,6 +199,11 @@ pub trait Driver: Send + Sync {
         false
     }
 
+    /// Whether the view judges by the access control lists that its objects have: `SB_POSIXACL`.
+    fn has_acls(&self) -> bool {
+        false
+    }
+
     /// Whether its answers may wait for a guest: then others take over what the asking thread would have done.
     fn may_block(&self) -> bool {
         false

@@ -63,7 +63,7 @@ fn open(inode: &InodeRef, caller: &Caller<'_>, use_: Use) -> Result<Opened> {
     }
     if !inode.kernel_checks() {
         let want = if use_ == Use::Write { Access::READ | Access::WRITE } else { Access::READ };
-        may_access(caller.credentials, &inode.stat()?, want)?;
+        may_access(caller.credentials, &**inode, &inode.stat()?, want)?;
     }
     let access = if use_ == Use::Write { OFlags::RDWR } else { OFlags::RDONLY };
     let claim = if inode.kind()? == FileKind::BlockDevice { OFlags::EXCL } else { OFlags::empty() };

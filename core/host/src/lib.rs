@@ -7,6 +7,7 @@
 //! Architecture invariant: knows nothing of mounts, unions or paths of a view, and judges no permission: the host
 //! does for its own user, the hypervisor for the rest.
 
+mod acl;
 mod attr;
 mod create;
 mod device;

@@ -2,7 +2,9 @@
 //! Knows nothing of what is done with the result.
 
 use bitflags::bitflags;
-use umvu_interface::{may_access, Access, Credentials, Errno, FileKind, MountFlags, Name, Result, Stat};
+use umvu_interface::{
+    may_access, may_access_by_mode, Access, Credentials, Errno, FileKind, MountFlags, Name, Result, Stat,
+};
 
 use crate::additions;
 use crate::fs::proc::{Jump, ProcInode};
@@ -388,14 +390,14 @@ impl Walk<'_> {
     }
 
     fn judge_search(&self) -> Result<()> {
-        let stat = match self.at.inode.as_any().downcast_ref::<ProcInode>() {
-            Some(inode) => match self.resolver.magic.searched(inode, self.resolver.tid)? {
-                Some(stat) => stat,
-                None => return Ok(()),
+        let (who, inode) = (self.resolver.credentials, &*self.at.inode);
+        match inode.as_any().downcast_ref::<ProcInode>() {
+            Some(directory) => match self.resolver.magic.searched(directory, self.resolver.tid)? {
+                Some(stat) => may_access_by_mode(who, &stat, Access::EXEC),
+                None => Ok(()),
             },
-            None => self.at.inode.stat()?,
-        };
-        may_access(self.resolver.credentials, &stat, Access::EXEC)
+            None => may_access(who, inode, &inode.stat()?, Access::EXEC),
+        }
     }
 
     fn child(&self, name: &Name) -> Result<Location> {

@@ -12,8 +12,8 @@ use bitflags::bitflags;
 use rustix::fs::OFlags;
 
 use crate::{
-    Attendant, BlockDevice, Caller, Credentials, Ending, Errno, MountError, Name, OpenDevice, Program, ProgramClaim,
-    Result, TextFile,
+    Acl, Attendant, BlockDevice, Caller, Credentials, Ending, Errno, MountError, Name, OpenDevice, Program,
+    ProgramClaim, Result, TextFile,
 };
 
 /// A shared inode.
@@ -459,6 +459,12 @@ pub trait Inode: Send + Sync + Any {
     fn remove_xattr(&self, caller: &Caller<'_>, name: &[u8]) -> Result<()> {
         let _ = (caller, name);
         Err(Errno::OPNOTSUPP)
+    }
+
+    /// Gives the access control list by which others than the owner are judged, if there is one and the view is to
+    /// judge by it.
+    fn access_acl(&self) -> Result<Option<Acl>> {
+        Ok(None)
     }
 
     /// Lists a directory: a snapshot without `.` and `..`.

@@ -4,6 +4,7 @@
 //! alone; it claims *things* (a file system type, an identity), never system calls.
 
 mod access;
+mod acl;
 mod attendant;
 mod blocking;
 mod caller;
@@ -21,7 +22,8 @@ mod signal;
 mod text_fs;
 mod user_namespace;
 
-pub use access::{may_access, may_delete, Access};
+pub use access::{may_access, may_access_by_mode, may_delete, Access};
+pub use acl::{Acl, ACCESS_ACL, DEFAULT_ACL};
 pub use attendant::Attendant;
 pub use blocking::{blocking, on_blocking};
 pub use caller::{Caller, Capabilities, Credentials, Ids, Origin};

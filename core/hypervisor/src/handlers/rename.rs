@@ -1,8 +1,6 @@
 //! Calls that move names: rename, renameat, renameat2. Knows nothing of trees' inside.
 
-use umvu_interface::{
-    may_access, may_delete, Access, Errno, FileKind, InodeRef, MountFlags, RenameFlags, Result, Stat,
-};
+use umvu_interface::{may_access, may_delete, Access, Errno, FileKind, InodeRef, MountFlags, RenameFlags, Result};
 
 use crate::call::{Call, Outcome, Reply, DONE};
 use crate::handlers::tree::{not_a_mount_point, search};
@@ -101,14 +99,7 @@ fn do_rename(call: &Call, old_dirfd: i32, old: usize, new_dirfd: i32, new: usize
                 return DONE;
             }
         }
-        judge_rename(
-            call,
-            &from,
-            &moved.stat()?,
-            &to,
-            replaced.as_ref().map(|r| r.stat()).transpose()?.as_ref(),
-            flags,
-        )?;
+        judge_rename(call, &from, &moved, &to, replaced.as_ref(), flags)?;
     }
     not_a_mount_point(call, &from, &from_name)?;
     if replaced.is_some() {
@@ -143,18 +134,20 @@ fn is_above(above: &InodeRef, directory: &Location) -> Result<bool> {
 fn judge_rename(
     call: &Call,
     from: &Location,
-    moved: &Stat,
+    moved: &InodeRef,
     to: &Location,
-    replaced: Option<&Stat>,
+    replaced: Option<&InodeRef>,
     flags: RenameFlags,
 ) -> Result<()> {
     let who = call.credentials();
     let from_stat = from.inode.stat()?;
     let to_stat = to.inode.stat()?;
-    may_delete(&who, &from_stat, moved)?;
-    match replaced {
-        Some(victim) => {
-            may_delete(&who, &to_stat, victim)?;
+    let (object, moved) = (moved, moved.stat()?);
+    may_delete(&who, &*from.inode, &from_stat, &moved)?;
+    let replaced = replaced.map(|victim| Ok((victim, victim.stat()?))).transpose()?;
+    match &replaced {
+        Some((_, victim)) => {
+            may_delete(&who, &*to.inode, &to_stat, victim)?;
             if !flags.contains(RenameFlags::EXCHANGE) {
                 if moved.is_dir() && !victim.is_dir() {
                     return Err(Errno::NOTDIR);
@@ -164,17 +157,17 @@ fn judge_rename(
                 }
             }
         }
-        None => may_access(&who, &to_stat, Access::WRITE | Access::EXEC)?,
+        None => may_access(&who, &*to.inode, &to_stat, Access::WRITE | Access::EXEC)?,
     }
     // A directory that changes its parent has its own `..` written.
     let moves = (from_stat.dev, from_stat.ino) != (to_stat.dev, to_stat.ino);
     if moves {
         if moved.is_dir() {
-            may_access(&who, moved, Access::WRITE)?;
+            may_access(&who, &**object, &moved, Access::WRITE)?;
         }
-        if let (true, Some(victim)) = (flags.contains(RenameFlags::EXCHANGE), replaced) {
+        if let (true, Some((object, victim))) = (flags.contains(RenameFlags::EXCHANGE), &replaced) {
             if victim.is_dir() {
-                may_access(&who, victim, Access::WRITE)?;
+                may_access(&who, &***object, victim, Access::WRITE)?;
             }
         }
     }

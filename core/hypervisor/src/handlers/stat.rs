@@ -314,7 +314,7 @@ fn kernel_or_view(place: &Location, who: &Credentials, stat: &Stat, want: Access
             return rustix::fs::access(path, mode);
         }
     }
-    may_access(who, stat, want)
+    may_access(who, &*place.inode, stat, want)
 }
 
 /// The identity as access(2) judges it: real ids, and root's capabilities only for a real root.

@@ -2,6 +2,7 @@
 
 use umvu_interface::{
     may_access, may_delete, Access, Capabilities, Creation, Errno, FileKind, MountFlags, Name, RemoveKind, Result,
+    DEFAULT_ACL,
 };
 
 use crate::additions;
@@ -22,7 +23,7 @@ pub fn search(call: &Call, directory: &Location) -> Result<()> {
     if directory.inode.kernel_checks() || who.capable(Capabilities::DAC_OVERRIDE) {
         return Ok(());
     }
-    may_access(&who, &directory.inode.stat()?, Access::EXEC)
+    may_access(&who, &*directory.inode, &directory.inode.stat()?, Access::EXEC)
 }
 
 /// Finds an entry, and what is mounted on it.
@@ -49,7 +50,7 @@ pub fn creatable(call: &Call, directory: &Location) -> Result<()> {
     if who.capable(Capabilities::DAC_OVERRIDE) {
         return Ok(());
     }
-    may_access(&who, &directory.inode.stat()?, Access::WRITE | Access::EXEC)
+    may_access(&who, &*directory.inode, &directory.inode.stat()?, Access::WRITE | Access::EXEC)
 }
 
 /// Takes the set-gid bit of a program that would belong to a group that is not the caller's, and then applies the
@@ -62,7 +63,7 @@ pub fn creation_mode(call: &Call, directory: &Location, mode: u32) -> Result<u32
             mode &= !0o2000;
         }
     }
-    match directory.inode.get_xattr(b"system.posix_acl_default") {
+    match directory.inode.get_xattr(DEFAULT_ACL) {
         Ok(_) => Ok(mode),
         Err(_) => Ok(mode & !call.umask()),
     }
@@ -250,7 +251,9 @@ fn may_link(call: &Call, target: &Location) -> Result<()> {
         return Ok(());
     }
     let plain = stat.kind() == FileKind::Regular && stat.mode & 0o4000 == 0 && stat.mode & 0o2010 != 0o2010;
-    if plain && may_access(&who, &stat, Access::READ | Access::WRITE).is_ok() || !protected::restricts_links() {
+    if plain && may_access(&who, &*target.inode, &stat, Access::READ | Access::WRITE).is_ok()
+        || !protected::restricts_links()
+    {
         return Ok(());
     }
     Err(Errno::PERM)
@@ -311,7 +314,7 @@ fn remove(call: &Call, dirfd: i32, path: usize, kind: RemoveKind) -> Outcome {
         return Err(errno.into());
     }
     if !directory.inode.kernel_checks() {
-        may_delete(&call.credentials(), &directory.inode.stat()?, &victim.stat()?)?;
+        may_delete(&call.credentials(), &*directory.inode, &directory.inode.stat()?, &victim.stat()?)?;
     }
     match (kind, victim_kind) {
         (RemoveKind::Directory, k) if k != FileKind::Directory => return Err(Errno::NOTDIR.into()),

@@ -1,6 +1,8 @@
 //! The extended attribute calls. Knows nothing of where attributes are kept.
 
-use umvu_interface::{may_access, Access, Capabilities, Errno, FileKind, MountFlags, Result, XattrSet};
+use umvu_interface::{
+    may_access, Access, Capabilities, Errno, FileKind, MountFlags, Result, XattrSet, ACCESS_ACL, DEFAULT_ACL,
+};
 
 use crate::call::{Call, EmptyPath, Outcome, Reply, DONE};
 use crate::guest;
@@ -152,12 +154,11 @@ fn name(call: &Call, address: u64) -> Result<Vec<u8>> {
 }
 
 fn set_value(call: &Call, find: Find<'_>, name_at: u64, value: u64, size: u64, flags: u32) -> Outcome {
-    let how = match flags {
-        0 => XattrSet::Any,
-        1 => XattrSet::Create,
-        2 => XattrSet::Replace,
-        _ => return Err(Errno::INVAL.into()),
-    };
+    const CREATE: u32 = 1;
+    const REPLACE: u32 = 2;
+    if flags & !(CREATE | REPLACE) != 0 {
+        return Err(Errno::INVAL.into());
+    }
     let name = name(call, name_at)?;
     if size > SIZE_MAX {
         return Err(Errno::TOOBIG.into());
@@ -167,6 +168,14 @@ fn set_value(call: &Call, find: Find<'_>, name_at: u64, value: u64, size: u64, f
     let place = find()?;
     may_change(call, &place, &name)?;
     call.check_alive()?;
+    let how = match flags {
+        // A list is set whether there is one or not: do_set_acl of fs/posix_acl.c.
+        _ if is_acl(&name) => XattrSet::Any,
+        0 => XattrSet::Any,
+        CREATE => XattrSet::Create,
+        REPLACE => XattrSet::Replace,
+        _ => return Err(place.inode.get_xattr(&name).map_or_else(Into::into, |_| Errno::EXIST.into())),
+    };
     call.as_caller(|caller| place.inode.set_xattr(caller, &name, &bytes, how))?;
     DONE
 }
@@ -227,13 +236,17 @@ fn may_change(call: &Call, place: &Location, name: &[u8]) -> Result<()> {
         return if who.capable(Capabilities::SYS_ADMIN) { Ok(()) } else { Err(Errno::PERM) };
     }
     if name.starts_with(b"system.") {
-        return if owner { Ok(()) } else { Err(Errno::PERM) };
+        return if owner || !is_acl(name) { Ok(()) } else { Err(Errno::PERM) };
     }
     user_names(&stat.kind(), Errno::PERM, name)?;
     if stat.kind() == FileKind::Directory && stat.mode & 0o1000 != 0 && !owner {
         return Err(Errno::PERM);
     }
-    may_access(&who, &stat, Access::WRITE)
+    may_access(&who, &*place.inode, &stat, Access::WRITE)
+}
+
+fn is_acl(name: &[u8]) -> bool {
+    name == ACCESS_ACL || name == DEFAULT_ACL
 }
 
 fn may_read(call: &Call, place: &Location, name: &[u8]) -> Result<()> {
@@ -247,7 +260,7 @@ fn may_read(call: &Call, place: &Location, name: &[u8]) -> Result<()> {
     if name.starts_with(b"user.") {
         let stat = place.inode.stat()?;
         user_names(&stat.kind(), Errno::NODATA, name)?;
-        may_access(&who, &stat, Access::READ)?;
+        may_access(&who, &*place.inode, &stat, Access::READ)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use umvu_interface::{
-    Caller, Creation, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, OFlags, Opened, RemoveKind,
+    Acl, Caller, Creation, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, OFlags, Opened, RemoveKind,
     RenameFlags, Result, SetAttr, Stat, XattrSet,
 };
 
@@ -288,6 +288,12 @@ impl Inode for UnionInode {
 
     fn remove_xattr(&self, caller: &Caller<'_>, name: &[u8]) -> Result<()> {
         self.fs.remove_xattr(caller, self, name)
+    }
+
+    fn access_acl(&self) -> Result<Option<Acl>> {
+        let Some(mut acl) = self.real()?.access_acl()? else { return Ok(None) };
+        acl.set_mode(self.stat()?.mode);
+        Ok(Some(acl))
     }
 
     fn read_dir(&self) -> Result<Vec<DirEntry>> {

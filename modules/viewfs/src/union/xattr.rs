@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use umvu_interface::{Caller, Errno, Result, XattrSet};
+use umvu_interface::{Acl, Caller, Errno, Inode, Result, XattrSet, ACCESS_ACL, DEFAULT_ACL};
 
 use super::copy_up::Data;
 use super::inode::UnionInode;
@@ -31,7 +31,15 @@ pub(crate) fn shown(name: &[u8]) -> Option<Cow<'_, [u8]>> {
 
 impl UnionFs {
     pub(super) fn get_xattr(&self, inode: &UnionInode, name: &[u8]) -> Result<Vec<u8>> {
-        inode.real()?.get_xattr(&stored(name))
+        let value = inode.real()?.get_xattr(&stored(name))?;
+        // The mode that the union shows may be one that no layer has.
+        match Acl::parse(&value) {
+            Ok(mut acl) if name == ACCESS_ACL => {
+                acl.set_mode(inode.stat()?.mode);
+                Ok(acl.bytes())
+            }
+            _ => Ok(value),
+        }
     }
 
     pub(super) fn list_xattr(&self, inode: &UnionInode) -> Result<Vec<Vec<u8>>> {
@@ -62,7 +70,11 @@ impl UnionFs {
 
     pub(super) fn remove_xattr(&self, caller: &Caller<'_>, inode: &UnionInode, name: &[u8]) -> Result<()> {
         let name = stored(name);
-        inode.real()?.get_xattr(&name)?;
+        match inode.real()?.get_xattr(&name) {
+            // To take away a list that is not there is no error: vfs_remove_acl of fs/posix_acl.c.
+            Err(Errno::NODATA) if *name == *ACCESS_ACL || *name == *DEFAULT_ACL => return Ok(()),
+            found => drop(found?),
+        }
         self.change_object(caller, inode, Data::All, |real| real.remove_xattr(caller, &name))
     }
 }

@@ -398,6 +398,10 @@ impl Driver for Ext {
         })
     }
 
+    fn has_acls(&self) -> bool {
+        true
+    }
+
     fn get_xattr(&self, _: &Caller<'_>, node: NodeId, name: &[u8]) -> Result<Vec<u8>> {
         let inode = inode_of(node)?;
         let (space, rest) = space_of(name).ok_or(Errno::OPNOTSUPP)?;
