@@ -3,7 +3,7 @@
 use rustix::fs::{chownat, ftruncate, utimensat, AtFlags, Gid, OFlags, Timespec, Timestamps, Uid};
 use rustix::fs::{UTIME_NOW, UTIME_OMIT};
 use umvu_interface::{Caller, Errno, FileKind, Inode, Result, SetAttr, SetTime};
-use umvu_ownership::{Key, Override, Store};
+use umvu_ownership::{Override, Store};
 
 use crate::create::real_mode;
 use crate::filesystem::kind;
@@ -39,10 +39,8 @@ impl HostInode {
         if change.mode.is_some() && kind == FileKind::Symlink {
             return Err(Errno::OPNOTSUPP);
         }
+        let rearmed = if change.mode.is_some() { self.fs().rearmed(self.fd())? } else { 0 };
         self.fs().update(store, self.fd(), &host, |shown| changed(shown, change))?;
-        if change.mode.is_some() {
-            self.fs().watched().forget(&Key::from_statx(&host));
-        }
         if host.stx_uid != rustix::process::geteuid().as_raw() {
             // The host's mode is another user's business.
             return Ok(());
@@ -53,7 +51,7 @@ impl HostInode {
             Some(shown) => umvu_sys::file::change_mode(self.fd(), real_mode(shown, kind)),
             None => chownat(self.fd(), c"", None, None, AtFlags::EMPTY_PATH),
         };
-        Ok(())
+        self.fs().watch_writes(self.fd(), rearmed)
     }
 
     /// Changes owner and mode on the host, and what is shown where that differs.

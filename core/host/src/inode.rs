@@ -7,13 +7,14 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Mode, OFlags, RawDir, ResolveFlags, Statx};
 use umvu_interface::{
-    Caller, Capabilities, Creation, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, Opened, RemoveKind,
-    RenameFlags, Result, SetAttr, Stat, XattrSet,
+    Acl, Caller, Capabilities, Creation, DirEntry, Errno, FileKind, Filesystem, Inode, InodeRef, Name, Opened,
+    RemoveKind, RenameFlags, Result, SetAttr, Stat, XattrSet,
 };
 use umvu_ownership::FakeKind;
+use umvu_sys::file;
 
 use crate::filesystem::{kind, mode, statx};
-use crate::set_id::lost_by_writing;
+use crate::set_id::{lost_by_writing, CAPABILITIES, KEPT_CAPABILITY};
 use crate::{device, procfd, HostFs};
 
 /// How long a path may be that the kernel is asked for, its end included: linux/limits.h.
@@ -104,7 +105,7 @@ impl HostInode {
         }
         // First the record of what is shown: no moment shows the bits that are added.
         let recorded = self.fs.update(store, self.fd(), &host, |shown| shown);
-        recorded.is_ok() && umvu_sys::file::change_mode(self.fd(), (mode(&host) | needed) & 0o7777).is_ok()
+        recorded.is_ok() && file::change_mode(self.fd(), (mode(&host) | needed) & 0o7777).is_ok()
     }
 
     /// Opens the object again with other flags.
@@ -212,13 +213,19 @@ impl Inode for HostInode {
                     lost = lost_by_writing(caller, flags, &found);
                 }
             }
-            if lost == 0 && (flags & OFlags::ACCMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC)) {
+        }
+        let writes = flags & OFlags::ACCMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC);
+        if writes && self.host_kind()? == FileKind::Regular && self.fs.store().is_some() {
+            if lost == 0 {
                 self.fs.unwatch_writes(self.fd())?;
             }
+            if file::get_xattr(self.fd(), KEPT_CAPABILITY, &mut []).is_ok() {
+                lost |= CAPABILITIES;
+            }
         }
-        let file = self.reopen(flags - (OFlags::CREATE | OFlags::EXCL))?;
-        self.fs.watch_writes(file.as_fd(), lost)?;
-        Ok(Opened::File(file))
+        let opened = self.reopen(flags - (OFlags::CREATE | OFlags::EXCL))?;
+        self.fs.watch_writes(opened.as_fd(), lost)?;
+        Ok(Opened::File(opened))
     }
 
     fn create(&self, caller: &Caller<'_>, name: &Name, what: &Creation<'_>) -> Result<InodeRef> {
@@ -280,6 +287,10 @@ impl Inode for HostInode {
 
     fn remove_xattr(&self, caller: &Caller<'_>, name: &[u8]) -> Result<()> {
         self.remove_attribute(caller, name)
+    }
+
+    fn access_acl(&self) -> Result<Option<Acl>> {
+        self.judged_acl()
     }
 
     /// Where a regular file may stand for a faked device node, regular files are listed without a type: to know it,

@@ -5,18 +5,14 @@
 
 use std::ffi::CString;
 
-use umvu_interface::{Caller, Errno, Result, XattrSet};
-use umvu_ownership::Override;
+use umvu_interface::{Caller, Errno, FileKind, Result, XattrSet, ACCESS_ACL};
 use umvu_sys::file;
 
-use crate::filesystem::mode;
+use crate::set_id::CAPABILITY;
 use crate::HostInode;
 
 /// What the names of attributes begin with that stand for those of other namespaces.
 const STAND_IN: &[u8] = b"user.umvu.";
-
-/// The attribute whose value says what the permission bits say, too: acl(5).
-const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 
 /// Room for the value of most attributes, in bytes.
 const USUAL: usize = 256;
@@ -24,6 +20,7 @@ const USUAL: usize = 256;
 impl HostInode {
     pub(crate) fn read_attribute(&self, name: &[u8]) -> Result<Vec<u8>> {
         self.check_visible(name, Errno::NODATA)?;
+        self.settle_capabilities(name)?;
         let read = |name: &[u8]| {
             let name = c_name(name)?;
             self.permitted(|| whole(|buffer| file::get_xattr(self.fd(), &name, buffer)))
@@ -33,23 +30,28 @@ impl HostInode {
                 Some(stand_in) => read(&stand_in).map_err(|_| errno),
                 None => Err(errno),
             },
+            Ok(value) if name == ACCESS_ACL => self.acl_as_shown(value),
             done => done,
         }
     }
 
     pub(crate) fn write_attribute(&self, caller: &Caller<'_>, name: &[u8], value: &[u8], how: XattrSet) -> Result<()> {
         self.check_visible(name, Errno::PERM)?;
+        self.settle_capabilities(name)?;
         let flags = match how {
             XattrSet::Any => 0,
             XattrSet::Create => libc::XATTR_CREATE.unsigned_abs(),
             XattrSet::Replace => libc::XATTR_REPLACE.unsigned_abs(),
         };
-        let write = |name: &[u8]| {
+        let write_value = |name: &[u8], value: &[u8]| {
             let name = c_name(name)?;
             self.permitted(|| file::set_xattr(self.fd(), &name, value, flags))
         };
+        if name == ACCESS_ACL {
+            return self.write_acl(caller, value, |value| write_value(name, value));
+        }
+        let write = |name: &[u8]| write_value(name, value);
         match write(name) {
-            Ok(()) if name == ACCESS_ACL => self.show_mode_of_acl(),
             Err(errno @ (Errno::PERM | Errno::OPNOTSUPP)) if caller.credentials.is_faked() => {
                 match self.stand_in(name) {
                     Some(stand_in) => write(&stand_in),
@@ -61,6 +63,7 @@ impl HostInode {
     }
 
     pub(crate) fn list_attributes(&self) -> Result<Vec<Vec<u8>>> {
+        self.settle_capabilities(CAPABILITY)?;
         let list = whole(|buffer| file::list_xattr(self.fd(), buffer))?;
         let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
         if self.fs().store().is_none() {
@@ -78,6 +81,7 @@ impl HostInode {
 
     pub(crate) fn remove_attribute(&self, caller: &Caller<'_>, name: &[u8]) -> Result<()> {
         self.check_visible(name, Errno::NODATA)?;
+        self.settle_capabilities(name)?;
         let remove = |name: &[u8]| {
             let name = c_name(name)?;
             self.permitted(|| file::remove_xattr(self.fd(), &name))
@@ -92,18 +96,12 @@ impl HostInode {
         }
     }
 
-    /// Shows the permission bits that a new access ACL has given to the host's object.
-    fn show_mode_of_acl(&self) -> Result<()> {
-        let host = self.host()?;
-        let (Some(_), Some(store)) = (self.fs().override_of(self.fd(), &host)?, self.fs().ownership()) else {
+    /// Takes away the capabilities of a file that was written to.
+    fn settle_capabilities(&self, name: &[u8]) -> Result<()> {
+        if name != CAPABILITY || self.host_kind()? != FileKind::Regular {
             return Ok(());
-        };
-        self.fs().update(&store, self.fd(), &host, |shown| Override {
-            mode: (shown.mode & !0o777) | (mode(&host) & 0o777),
-            ..shown
-        })?;
-        self.open_to_owner();
-        Ok(())
+        }
+        self.fs().settle_writes(self.fd())
     }
 
     /// Refuses the names that the store keeps for itself.

@@ -178,7 +178,21 @@ fn chown_place(call: &Call, place: &Location, uid: u32, gid: u32) -> Outcome {
             }
         }
     }
-    change(call, place, &wanted)
+    change(call, place, &wanted)?;
+    without_capabilities(call, place)?;
+    DONE
+}
+
+/// Takes the capabilities of a file away: `cap_inode_killpriv` of `security/commoncap.c`.
+pub fn without_capabilities(call: &Call, place: &Location) -> Result<()> {
+    if place.inode.kernel_checks() || place.inode.kind()? != FileKind::Regular {
+        return Ok(());
+    }
+    match call.as_caller(|caller| place.inode.remove_xattr(caller, b"security.capability")) {
+        // There are none, or the kernel has seen to them.
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
+        done => done,
+    }
 }
 
 /// `truncate(path, length)`.
@@ -203,7 +217,9 @@ pub fn truncate(call: &Call) -> Outcome {
     if !place.inode.kernel_checks() {
         wanted.mode = without_set_ids(&call.credentials(), &place.inode.stat()?);
     }
-    change(call, &place, &wanted)
+    change(call, &place, &wanted)?;
+    without_capabilities(call, &place)?;
+    DONE
 }
 
 /// `inode_newsize_ok` of `fs/attr.c` for the guest's limit, which is not ours.

@@ -13,7 +13,7 @@ use umvu_table::i386::Abi;
 use crate::abi_i386::LARGEST_SMALL_FILE;
 use crate::call::{Call, Fail, Outcome, Reply};
 use crate::fs::proc::{text, ProcInode};
-use crate::handlers::attribute::without_set_ids;
+use crate::handlers::attribute::{without_capabilities, without_set_ids};
 use crate::handlers::fifo;
 use crate::handlers::open::LARGE_FILE;
 use crate::mount::{Location, MountKind};
@@ -157,6 +157,9 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
         }
         opened @ (Opened::File(_) | Opened::Attended(..)) => opened,
     };
+    if truncates {
+        without_capabilities(call, place)?;
+    }
     if strips.is_some() {
         let change = SetAttr { mode: strips, ..SetAttr::default() };
         call.as_caller(|caller| place.inode.set_attr(caller, &change))?;
@@ -288,5 +291,5 @@ pub fn permitted(call: &Call, place: &Location, want: Access) -> core::result::R
     if credentials.is_faked() && overrides && !want.contains(Access::EXEC) {
         return Ok(());
     }
-    Ok(may_access(&credentials, &place.inode.stat()?, want)?)
+    Ok(may_access(&credentials, &*place.inode, &place.inode.stat()?, want)?)
 }
