@@ -11,6 +11,7 @@ use umvu_table::i386::Abi;
 use crate::call::{Call, Fail, Outcome, Reply};
 use crate::escort::escorted;
 use crate::guest;
+use crate::handlers::peer;
 use crate::handlers::port::{self, Mapped, Use};
 use crate::handlers::socket::{address_of, is_kernels, path_at, target, unix_socket};
 use crate::redirect::{word_at, Argument, Instead};
@@ -26,6 +27,7 @@ struct Header {
     name_length: usize,
     vector: usize,
     vector_length: usize,
+    control: usize,
     control_length: usize,
     /// `sizeof(struct mmsghdr)`, and where in it is the count of bytes sent.
     entry: usize,
@@ -33,11 +35,27 @@ struct Header {
 }
 
 /// `struct user_msghdr` of linux/socket.h.
-const HEADER: Header =
-    Header { size: 56, name_length: 8, vector: 16, vector_length: 24, control_length: 40, entry: 64, sent: 56 };
+const HEADER: Header = Header {
+    size: 56,
+    name_length: 8,
+    vector: 16,
+    vector_length: 24,
+    control: 32,
+    control_length: 40,
+    entry: 64,
+    sent: 56,
+};
 /// `struct compat_msghdr` of net/compat.h.
-const SHORT_HEADER: Header =
-    Header { size: 28, name_length: 4, vector: 8, vector_length: 12, control_length: 20, entry: 32, sent: 28 };
+const SHORT_HEADER: Header = Header {
+    size: 28,
+    name_length: 4,
+    vector: 8,
+    vector_length: 12,
+    control: 16,
+    control_length: 20,
+    entry: 32,
+    sent: 28,
+};
 
 impl Header {
     fn of(abi: Abi) -> &'static Header {
@@ -86,28 +104,41 @@ pub fn sendmsg(call: &Call) -> Outcome {
     if guest::read_exact(call.tid(), call.raw(1), &mut header).is_err() {
         return Ok(Reply::Continue);
     }
-    let (address, to) = match port_in(call, &header) {
-        Some(mapped) => (mapped.bytes, To::Port(mapped.address)),
-        None => {
-            let Some(given) = path_in(call, &header) else { return Ok(Reply::Continue) };
-            let Some(names) = target_of_message(call, &given)? else { return Ok(Reply::Continue) };
-            call.check_alive()?;
-            let (address, length) = address_of(&names);
-            put_length(call, &mut header, length);
-            (address, To::Path(names))
-        }
+    let found = match port_in(call, &header) {
+        Some(mapped) => Some((mapped.bytes, To::Port(mapped.address))),
+        None => match path_in(call, &header) {
+            Some(given) => target_of_message(call, &given)?.map(|names| {
+                let (address, length) = address_of(&names);
+                put_length(call, &mut header, length);
+                (address, To::Path(names))
+            }),
+            None => None,
+        },
     };
+    let layout = Header::of(call.request.abi);
+    let control = match word(call, &header, layout.control_length) {
+        0 => None,
+        _ if unix_socket(call).is_none() => None,
+        size => peer::control_for_host(call, word(call, &header, layout.control), size)?,
+    };
+    if found.is_none() && control.is_none() {
+        return Ok(Reply::Continue);
+    }
+    call.check_alive()?;
+    let (mut pointers, mut to) = (Vec::new(), None);
+    if let Some((address, place)) = found {
+        pointers.push((0, address));
+        to = Some(place);
+    }
+    pointers.extend(control.map(|control| (layout.control, control)));
     let flags = call.u32(2);
-    let arguments = vec![
-        Argument::Word(call.raw(0)),
-        Argument::Bytes(header.clone(), vec![(0, address)]),
-        Argument::Word(flags.into()),
-    ];
-    escorted(Instead { nr: SENDMSG, arguments }, to, move |call, to| {
-        if word(call, &header, Header::of(call.request.abi).control_length) != 0 {
-            return Err(Errno::PERM.into());
+    let arguments =
+        vec![Argument::Word(call.raw(0)), Argument::Bytes(header.clone(), pointers), Argument::Word(flags.into())];
+    escorted(Instead { nr: SENDMSG, arguments }, to, move |call, to| match to {
+        Some(to) if word(call, &header, layout.control_length) == 0 => {
+            send_for(call, to, &pieces_of(call, &header)?, flags)
         }
-        send_for(call, to, &pieces_of(call, &header)?, flags)
+        _ => Err(Errno::PERM.into()),
     })
 }
 

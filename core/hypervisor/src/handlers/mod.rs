@@ -25,6 +25,7 @@ mod mount_query;
 mod namespace;
 mod open;
 mod open_object;
+mod peer;
 mod pid;
 mod port;
 mod process;

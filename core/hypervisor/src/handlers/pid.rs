@@ -67,7 +67,7 @@ pub fn getppid(call: &Call) -> Outcome {
 }
 
 /// The number of a process in a namespace; 0 for one outside.
-fn shown(call: &Call, namespace: &Arc<PidNamespace>, pid: u32) -> u32 {
+pub fn shown(call: &Call, namespace: &Arc<PidNamespace>, pid: u32) -> u32 {
     match call.supervisor.is_in(namespace, pid) {
         true => namespace.shown(pid),
         false => 0,

@@ -445,7 +445,7 @@ rows! {
     362 connect => same;
     363 listen => same;
     364 accept4 => same;
-    365 getsockopt => allow;
+    365 getsockopt => same;
     366 setsockopt => allow;
     367 getsockname => same;
     368 getpeername => same;
