@@ -54,8 +54,10 @@ fn tier_with(pids: Pids, tier: Tier, family: Option<&str>) -> Tier {
     match (pids, tier) {
         (Pids::Namespaces, Tier::Number) => Tier::Notify(Condition::Always),
         (Pids::Host, Tier::Number) => Tier::Allow,
-        // What is forked may be the first process of a namespace.
-        (Pids::Namespaces, Tier::Notify(_)) if family == Some("spawn") => Tier::Notify(Condition::Always),
+        // What is forked may be the first process of a namespace, and every number may mean another process.
+        (Pids::Namespaces, Tier::Notify(_)) if matches!(family, Some("spawn" | "pid")) => {
+            Tier::Notify(Condition::Always)
+        }
         (_, tier) => tier,
     }
 }

@@ -25,6 +25,7 @@ mod filter;
 mod fs;
 mod guest;
 mod handlers;
+mod inspect;
 mod interrupt;
 mod launch;
 mod listing;

@@ -9,6 +9,7 @@ use umvu_interface::{Errno, Result, Stat};
 use crate::call::Call;
 use crate::fs::proc::{Jump, Magic, ProcInode};
 use crate::handlers::stat::shown;
+use crate::inspect::{may_inspect, By};
 use crate::mount::Location;
 use crate::namespace::nsfs::NsInode;
 use crate::namespace::pid::Init;
@@ -25,6 +26,7 @@ pub struct Follower<'a> {
 
 impl MagicLinks for Follower<'_> {
     fn follow(&self, magic: &Magic, tid: u32) -> Result<Jump> {
+        self.check_access(magic)?;
         match magic {
             Magic::SelfLink(pids) => Ok(Jump::Text(self.number_in(pids, process_of(tid)?)?.to_string().into_bytes())),
             Magic::ThreadSelf(pids) => {
@@ -72,6 +74,18 @@ impl MagicLinks for Follower<'_> {
 }
 
 impl Follower<'_> {
+    /// `proc_fd_access_allowed` of `fs/proc/base.c`.
+    fn check_access(&self, magic: &Magic) -> Result<()> {
+        let (Magic::Cwd(pid) | Magic::Root(pid) | Magic::Exe(pid) | Magic::Descriptor(pid, _)) = magic else {
+            return Ok(());
+        };
+        if may_inspect(self.call, *pid, By::Files) {
+            Ok(())
+        } else {
+            Err(Errno::ACCESS)
+        }
+    }
+
     /// The record of another process, if it is a guest of ours.
     pub fn state_of(&self, pid: u32) -> Option<Arc<ProcessState>> {
         self.call.supervisor.state_of(pid)
@@ -141,6 +155,7 @@ impl Follower<'_> {
 
     /// What readlink(2) says of a link.
     pub fn text(&self, magic: &Magic, tid: u32) -> Result<Vec<u8>> {
+        self.check_access(magic)?;
         let path = match magic {
             Magic::SelfLink(_) | Magic::ThreadSelf(_) => match self.follow(magic, tid)? {
                 Jump::Text(text) => return Ok(text),

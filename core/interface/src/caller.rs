@@ -63,6 +63,8 @@ impl Capabilities {
     pub const SYS_PTRACE: u64 = 1 << 19;
     /// `CAP_SYS_ADMIN`.
     pub const SYS_ADMIN: u64 = 1 << 21;
+    /// `CAP_SYS_NICE`.
+    pub const SYS_NICE: u64 = 1 << 23;
     /// `CAP_SYS_RESOURCE`.
     pub const SYS_RESOURCE: u64 = 1 << 24;
     /// `CAP_MKNOD`.

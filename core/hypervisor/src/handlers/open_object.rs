@@ -284,6 +284,9 @@ pub fn permitted(call: &Call, place: &Location, want: Access) -> core::result::R
     if !place.mount.filesystem.admits(&credentials) {
         return Err(Errno::ACCESS.into());
     }
+    if let Some(object) = place.inode.as_any().downcast_ref::<ProcInode>() {
+        return Ok(crate::inspect::may_use(call, object, want)?);
+    }
     if place.inode.kernel_checks() {
         return Ok(());
     }

@@ -7,6 +7,7 @@ use umvu_interface::{Errno, Result};
 
 use crate::call::{Call, Outcome, Reply, DONE};
 use crate::guest::parent_of;
+use crate::inspect::{may_inspect, may_steer, By};
 use crate::namespace::pid::Init;
 use crate::namespace::PidNamespace;
 use crate::redirect::{redirect_and_restore, Argument, Instead};
@@ -121,17 +122,53 @@ macro_rules! by_first_argument {
     };
 }
 
+/// Has the kernel change how a process is run, named by the argument at `index`, if the caller may.
+fn steered(call: &Call, index: usize) -> Outcome {
+    let pid = match &call.state.namespaces.pid {
+        Some(namespace) => namespace.meant(call.u32(index)),
+        None => Some(call.u32(index)),
+    };
+    if pid.is_some_and(|pid| pid != 0 && !may_steer(call, pid)) {
+        return Err(Errno::PERM.into());
+    }
+    on_processes(call, [index])
+}
+
+macro_rules! steered_by_first_argument {
+    ($($name:ident)*) => {
+        $(
+            /// The call of this name, on the process that the first argument means.
+            pub fn $name(call: &Call) -> Outcome {
+                steered(call, 0)
+            }
+        )*
+    };
+}
+
+steered_by_first_argument! {
+    sched_setparam sched_setscheduler sched_setaffinity sched_setattr
+}
+
 by_first_argument! {
-    sched_setparam sched_getparam sched_setscheduler sched_getscheduler sched_rr_get_interval sched_setaffinity
-    sched_getaffinity sched_setattr sched_getattr pidfd_open process_vm_readv process_vm_writev get_robust_list
+    sched_getparam sched_getscheduler sched_rr_get_interval sched_getaffinity sched_getattr pidfd_open process_vm_readv process_vm_writev get_robust_list
     migrate_pages move_pages
 }
 
 /// `ptrace(request, pid, address, data)`.
 pub fn ptrace(call: &Call) -> Outcome {
     const TRACEME: u64 = 0;
-    if call.raw(0) == TRACEME {
+    const ATTACH: u64 = 16;
+    const SEIZE: u64 = 0x4206;
+    let request = call.raw(0);
+    if request == TRACEME {
         return Ok(Reply::Continue);
+    }
+    let pid = match &call.state.namespaces.pid {
+        Some(namespace) => namespace.meant(call.u32(1)),
+        None => Some(call.u32(1)),
+    };
+    if matches!(request, ATTACH | SEIZE) && pid.is_some_and(|pid| !may_inspect(call, pid, By::Real)) {
+        return Err(Errno::PERM.into());
     }
     on_processes(call, [1])
 }
@@ -141,20 +178,20 @@ pub fn kcmp(call: &Call) -> Outcome {
     on_processes(call, [0, 1])
 }
 
+const PRIO_PROCESS: u32 = 0;
+
 /// `getpriority(which, who)`: a group or a process is named by a number.
 pub fn getpriority(call: &Call) -> Outcome {
-    priority(call)
+    match call.u32(0) {
+        PRIO_PROCESS => on_processes(call, [1]),
+        _ => Ok(Reply::Continue),
+    }
 }
 
 /// `setpriority(which, who, priority)`.
 pub fn setpriority(call: &Call) -> Outcome {
-    priority(call)
-}
-
-fn priority(call: &Call) -> Outcome {
-    const PRIO_PROCESS: u32 = 0;
     match call.u32(0) {
-        PRIO_PROCESS => on_processes(call, [1]),
+        PRIO_PROCESS => steered(call, 1),
         _ => Ok(Reply::Continue),
     }
 }

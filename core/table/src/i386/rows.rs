@@ -110,7 +110,7 @@ rows! {
     23 setuid => narrow setuid;
     24 getuid => narrow getuid;
     25 stime => allow;
-    26 ptrace => allow;
+    26 ptrace => same;
     27 alarm => same;
     28 oldfstat => first fstat;
     29 pause => same;
@@ -323,7 +323,7 @@ rows! {
     238 tkill => same;
     239 sendfile64 => allow;
     240 futex => allow;
-    241 sched_setaffinity => allow;
+    241 sched_setaffinity => same;
     242 sched_getaffinity => allow;
     243 set_thread_area => allow;
     244 get_thread_area => allow;
