@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use umvu_interface::Result;
+use umvu_interface::{FileKind, InodeRef, Result};
 
 use crate::mount::{Location, Mount, Origin};
 
@@ -18,6 +18,8 @@ pub struct Attachment {
     pub covered: Location,
     /// Name of the covered object in its directory; empty when it is the root of its mount.
     pub name: Box<[u8]>,
+    /// Device and inode number of the covered object.
+    id: (u64, u64),
 }
 
 /// (device, inode) of what is covered, and the mount that covers it.
@@ -123,6 +125,19 @@ impl MountTable {
         !self.crossed.contains_key(&mount.id)
     }
 
+    /// Whether something is mounted on an object, through whichever mount it is covered: `is_local_mountpoint` of
+    /// `fs/namespace.c`.
+    pub fn is_mount_point(&self, object: &InodeRef) -> Result<bool> {
+        let id = object.id()?;
+        for (mount, attachment) in self.attached.iter().filter(|(_, attachment)| attachment.id == id) {
+            // What was unmounted with the mount that it is in covers nothing any more.
+            if self.bottom_of(*mount) == self.root.id && is_same_entry(object, &attachment.covered.inode)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// What is seen where `location`, found under `name`, may be a mount point.
     pub fn enter(&self, location: Location, name: &[u8]) -> Result<Location> {
         if !self.crossed.contains_key(&location.mount.id) {
@@ -151,7 +166,7 @@ impl MountTable {
 
     /// Whether a mount is in the tree of the view: `check_mnt` of `fs/namespace.c`.
     pub fn is_in_tree(&self, mount: &Mount) -> bool {
-        self.bottom_of(mount) == self.root.id
+        self.bottom_of(mount.id) == self.root.id
     }
 
     /// Whether a mount is, or lies in, the mount `above`.
@@ -169,8 +184,8 @@ impl MountTable {
     }
 
     /// The mount that is at the bottom of the tree `mount` is in.
-    fn bottom_of(&self, mount: &Mount) -> u64 {
-        let mut at = mount.id;
+    fn bottom_of(&self, mount: u64) -> u64 {
+        let mut at = mount;
         while let Some(attachment) = self.attached.get(&at) {
             at = attachment.covered.mount.id;
         }
@@ -217,7 +232,7 @@ impl MountTable {
         if crate::additions::adds(&mount, &covered) {
             self.adding.push(mount.clone());
         }
-        self.attached.insert(mount.id, Attachment { covered, name });
+        self.attached.insert(mount.id, Attachment { covered, name, id });
         Ok(())
     }
 
@@ -263,4 +278,18 @@ impl MountTable {
         self.mounts.insert(0, new);
         old
     }
+}
+
+/// Whether two that have the same numbers have the same name, too: a file may have several, and only one is covered.
+fn is_same_entry(one: &InodeRef, other: &InodeRef) -> Result<bool> {
+    if one.kind()? == FileKind::Directory {
+        return Ok(true);
+    }
+    // Only what has been removed has no path.
+    let (Ok(path), Ok(other_path)) = (one.path(), other.path()) else { return Ok(false) };
+    if Arc::ptr_eq(&one.filesystem(), &other.filesystem()) {
+        return Ok(path == other_path);
+    }
+    let name = |path: &[u8]| path.rsplit(|b| *b == b'/').next().unwrap_or_default().to_vec();
+    Ok(name(&path) == name(&other_path))
 }

@@ -101,9 +101,9 @@ fn do_rename(call: &Call, old_dirfd: i32, old: usize, new_dirfd: i32, new: usize
         }
         judge_rename(call, &from, &moved, &to, replaced.as_ref(), flags)?;
     }
-    not_a_mount_point(call, &from, &from_name)?;
-    if replaced.is_some() {
-        not_a_mount_point(call, &to, &to_name)?;
+    not_a_mount_point(call, &from, &from_name, &moved)?;
+    if let Some(replaced) = &replaced {
+        not_a_mount_point(call, &to, &to_name, replaced)?;
     }
     call.as_caller(|caller| from.inode.rename(caller, &from_name, &to.inode, &to_name, flags))?;
     DONE

@@ -1,8 +1,8 @@
 //! Calls that make and remove names: mkdir, rmdir, unlink, link, symlink, mknod. Knows nothing of trees' inside.
 
 use umvu_interface::{
-    may_access, may_delete, Access, Capabilities, Creation, Errno, FileKind, MountFlags, Name, RemoveKind, Result,
-    DEFAULT_ACL,
+    may_access, may_delete, Access, Capabilities, Creation, Errno, FileKind, InodeRef, MountFlags, Name, RemoveKind,
+    Result, DEFAULT_ACL,
 };
 
 use crate::additions;
@@ -321,23 +321,22 @@ fn remove(call: &Call, dirfd: i32, path: usize, kind: RemoveKind) -> Outcome {
         (RemoveKind::File, FileKind::Directory) => return Err(Errno::ISDIR.into()),
         _ => {}
     }
-    not_a_mount_point(call, &directory, &name)?;
+    not_a_mount_point(call, &directory, &name, &victim)?;
     call.as_caller(|caller| directory.inode.remove(caller, &name, kind))?;
     DONE
 }
 
-/// Checks that nothing is mounted on an entry.
+/// Checks that nothing is mounted on an entry, which is `object`.
 ///
 /// # Errors
 /// - `EBUSY`: something is.
-pub fn not_a_mount_point(call: &Call, directory: &Location, name: &Name) -> Result<()> {
-    if !call.table().may_be_covered(&directory.mount, name.as_bytes()) {
-        return Ok(());
+pub fn not_a_mount_point(call: &Call, directory: &Location, name: &Name, object: &InodeRef) -> Result<()> {
+    let table = call.table();
+    // Numbers of trees that are made up may change: here the name counts.
+    let is_covered = table.may_be_covered(&directory.mount, name.as_bytes())
+        && child(call, directory, name)?.mount.id != directory.mount.id;
+    if is_covered || table.is_mount_point(object)? {
+        return Err(Errno::BUSY);
     }
-    let entered = child(call, directory, name)?;
-    if entered.mount.id == directory.mount.id {
-        Ok(())
-    } else {
-        Err(Errno::BUSY)
-    }
+    Ok(())
 }
