@@ -42,6 +42,9 @@ behaviours! {
         chown_to_another_is_eperm,
         a_strangers_times_and_size_are_refused,
     }
+    in_guest at ROOT {
+        a_device_that_is_open_is_its_node,
+    }
     from_outside at EVERYWHERE {
         a_copy_with_all_attributes_is_the_same,
     }
@@ -94,6 +97,36 @@ fn fchmod_works_on_an_unlinked_file() {
     works(fs::remove_file("file"));
     works(rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o4701)));
     assert_eq!(works(fd.metadata()).mode() & 0o7777, 0o4701);
+}
+
+fn a_device_that_is_open_is_its_node() {
+    use rustix::fs::{fchmod, fchown, fstat, mknodat, FileType, Gid, Uid};
+    let ids = |uid, gid| (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    works(mknodat(CWD, "node", FileType::CharacterDevice, Mode::from_raw_mode(0o644), rustix::fs::makedev(1, 3)));
+    let (uid, gid) = ids(33, 44);
+    works(rustix::fs::chown("node", uid, gid));
+    let fd = works(open("node", OFlags::WRONLY, Mode::empty()));
+    let other = works(open("node", OFlags::RDWR, Mode::empty()));
+    for open in [works(fstat(&fd)), works(fstat(&other))] {
+        let named = works(stat("node"));
+        assert_eq!((open.st_mode, open.st_uid, open.st_gid), (0o20644, 33, 44));
+        assert_eq!((open.st_dev, open.st_ino, open.st_rdev), (named.st_dev, named.st_ino, named.st_rdev));
+    }
+    assert_eq!(rustix::io::write(&fd, b"gone"), Ok(4));
+    let (uid, gid) = ids(5, 6);
+    works(fchown(&fd, uid, gid));
+    works(fchmod(&fd, Mode::from_raw_mode(0o600)));
+    works(futimens(&fd, &at(7, 0)));
+    let changed = works(stat("node"));
+    assert_eq!((changed.st_mode, changed.st_uid, changed.st_gid, changed.st_mtime), (0o20600, 5, 6, 7));
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+    let again = works(open(&link, OFlags::WRONLY, Mode::empty()));
+    assert_eq!(works(fstat(&again)).st_ino, changed.st_ino);
+    let path = works(std::env::current_dir()).join("node");
+    assert_eq!(works(fs::read_link(&link)), path);
+    works(fs::remove_file("node"));
+    assert_eq!(works(fstat(&fd)).st_nlink, 0);
+    assert_eq!(works(fs::read_link(&link)), std::path::Path::new(&format!("{} (deleted)", path.display())));
 }
 
 fn chown_to_oneself_works() {

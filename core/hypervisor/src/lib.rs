@@ -34,6 +34,7 @@ mod mount;
 mod mount_table;
 mod mounting;
 mod namespace;
+mod open_node;
 mod paths;
 mod placeholder;
 mod programs;

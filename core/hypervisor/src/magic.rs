@@ -130,6 +130,9 @@ impl Follower<'_> {
         if let Ok(open) = supervisor.threads.take_fd(pid, fd) {
             let stat = rustix::fs::fstat(&open)?;
             let mark = umvu_sys::file::mark(open.as_fd());
+            if let Some(node) = supervisor.open_nodes.find(open.as_fd(), &stat) {
+                return Ok(Jump::Place(node));
+            }
             if mark.is_ok_and(|mark| mark > 0) {
                 return Ok(Jump::Place(supervisor.place_of(self.call, open)?));
             }
@@ -200,24 +203,27 @@ impl Follower<'_> {
         if let Some(place) = self.call.supervisor.object_of_text(self.call, fd.as_fd(), &stat) {
             return self.path_text(&place, host);
         }
-        let mark = match magic {
-            Magic::Descriptor(pid, n) => self
-                .call
-                .supervisor
-                .threads
-                .take_fd(*pid, *n)
-                .map_or(0, |fd| umvu_sys::file::mark(fd.as_fd()).unwrap_or(0)),
-            _ => 0,
+        let open = match magic {
+            Magic::Descriptor(pid, n) => self.call.supervisor.threads.take_fd(*pid, *n).ok(),
+            _ => None,
         };
         Ok(self.call.supervisor.view_path(self.call, &host, mark).unwrap_or(host))
+        if let Some(node) = open.as_ref().and_then(|open| self.call.supervisor.open_nodes.find(open.as_fd(), &stat)) {
+            return self.object_text(&node, host);
+        }
+        let mark = open.map_or(0, |fd| umvu_sys::file::mark(fd.as_fd()).unwrap_or(0));
     }
 
-    /// The path of a program that runs through the loader. A tree may know the path that it was found by, and not that
-    /// it was removed since; the host does.
+    /// The path of a program that runs through the loader.
     fn program_text(&self, program: &Program) -> Result<Vec<u8>> {
-        let path = self.path_text(&program.place, program.shown.clone())?;
-        let host =
-            program.place.inode.host_fd().map(|fd| rustix::fs::readlink(crate::guest::proc_path(fd), Vec::new()));
+        self.object_text(&program.place, program.shown.clone())
+    }
+
+    /// The path of an object that is open. A tree may know the path that it was found by, and not that it was removed
+    /// since; the host does.
+    fn object_text(&self, place: &Location, former: Vec<u8>) -> Result<Vec<u8>> {
+        let path = self.path_text(place, former)?;
+        let host = place.inode.host_fd().map(|fd| rustix::fs::readlink(crate::guest::proc_path(fd), Vec::new()));
         let is_removed = host.is_some_and(|link| link.is_ok_and(|link| link.to_bytes().ends_with(DELETED)));
         if is_removed && !path.ends_with(DELETED) {
             return Ok([&path[..], DELETED].concat());

@@ -32,6 +32,8 @@ pub struct Supervisor {
     pub states: States,
     /// Descriptors without an object of the host.
     pub placeholders: Arc<Placeholders>,
+    /// Device nodes of the view that guests have open.
+    pub open_nodes: crate::open_node::OpenNodes,
     /// Texts that guests have open, and who takes what is written to them.
     pub controls: crate::control::Controls,
     /// Descriptors of file systems that are being described.
@@ -92,6 +94,7 @@ impl Supervisor {
             placeholders: Arc::new(Placeholders::new()?),
             controls: crate::control::Controls::new()?,
             contexts: Contexts::default(),
+            open_nodes: crate::open_node::OpenNodes::default(),
             marks: Arc::default(),
             modules,
             host_credentials: Arc::new(crate::credentials::of_host()),
@@ -331,6 +334,7 @@ impl Supervisor {
 
     /// What a descriptor of the host (taken from the guest, or found in `/proc`) is in the caller's view.
     ///
+        self.open_nodes.forget_all();
     /// # Errors
     /// - `ENOENT`: it is of a file system of the view, and no longer there.
     pub fn place_of(&self, call: &Call, fd: OwnedFd) -> Result<Location> {
@@ -345,6 +349,9 @@ impl Supervisor {
         let mark = umvu_sys::file::mark(fd.as_fd()).unwrap_or(0);
         if let Some(mount) = self.marked(&table, fd.as_fd(), mark) {
             let copy = rustix::io::fcntl_dupfd_cloexec(&fd, 0)?;
+        if let Some(node) = self.open_nodes.find(fd.as_fd(), &stat) {
+            return Ok(node);
+        }
             let inode = match mount.filesystem.inode_of_open(copy) {
                 Err(Errno::NOENT) => by_host_path(&mount, &fd)?,
                 other => other?,

@@ -36,6 +36,23 @@ pub fn set_mark(fd: BorrowedFd<'_>, mark: i32) -> Result<(), Errno> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), F_SETSIG, mark) }).map(drop)
 }
 
+/// Locks one byte at `offset` of an open file for its open file description, for reading where that is open for it: no
+/// data need be there, and every duplicate has the lock, in any process, until the last is closed.
+///
+/// # Errors
+/// - `EBADF`: the descriptor is `O_PATH`.
+/// - `EINVAL`: the offset is negative.
+/// - `EAGAIN`: another lock is in the way.
+/// - `ENOLCK`: the host has too many.
+pub fn lock_byte(fd: BorrowedFd<'_>, offset: i64) -> Result<(), Errno> {
+    let writes_only = rustix::fs::fcntl_getfl(fd)? & rustix::fs::OFlags::RWMODE == rustix::fs::OFlags::WRONLY;
+    let kind = if writes_only { libc::F_WRLCK } else { libc::F_RDLCK };
+    let (l_type, l_whence) = (kind as libc::c_short, libc::SEEK_SET as libc::c_short);
+    let lock = libc::flock { l_type, l_whence, l_start: offset, l_len: 1, l_pid: 0 };
+    // SAFETY: the argument of this command points to a lock, which is only read.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &lock) }).map(drop)
+}
+
 /// Says whether anybody has a file open for writing, as far as the kernel tells: it grants the owner of a file a lease
 /// for reading only if nobody has (fcntl(2), `F_SETLEASE`). Somebody who opens it for writing meanwhile waits.
 ///

@@ -160,6 +160,9 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
     if truncates {
         without_capabilities(call, place)?;
     }
+    if let (Opened::File(fd), FileKind::CharDevice | FileKind::BlockDevice) = (&opened, kind) {
+        call.supervisor.open_nodes.remember(place, fd.as_fd());
+    }
     if strips.is_some() {
         let change = SetAttr { mode: strips, ..SetAttr::default() };
         call.as_caller(|caller| place.inode.set_attr(caller, &change))?;

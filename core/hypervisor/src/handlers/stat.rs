@@ -172,6 +172,9 @@ fn of_descriptor(call: &Call, fd: i32) -> Result<(Stat, Through)> {
     if let Some(place) = call.supervisor.object_of_text(call, fd.as_fd(), &numbers) {
         return Ok((metadata(call, &place)?, Through::place(place)));
     }
+    if let Some(place) = call.supervisor.open_nodes.find(fd.as_fd(), &numbers) {
+        return Ok((metadata(call, &place)?, Through::place(place)));
+    }
     if let Some(stat) = of_device(call, &numbers) {
         return Ok((stat, Through::Descriptor(fd)));
     }

@@ -193,6 +193,7 @@ fn in_use(call: &Call, mount: &Arc<Mount>, counted: Place) -> bool {
         state.root.as_ref().is_some_and(|r| inside(r))
             || (counted == Place::Anywhere && state.cwd.as_ref().is_some_and(|c| inside(&c.location)))
     }) || (counted == Place::Anywhere && call.supervisor.placeholders.any_in(mount.id))
+        || call.supervisor.open_nodes.any_in(mount.id)
         || call.supervisor.controls.any_in(mount.id)
         || guests.iter().any(|(pid, _)| call.supervisor.has_open_file_of(*pid, mount, |_| true))
         || (counted == Place::Anywhere && guests.iter().any(|(pid, _)| call.supervisor.runs_file_of(*pid, mount)))
