@@ -12,6 +12,7 @@ behaviours! {
     in_guest at ANYONE {
         a_watched_directory_tells_of_new_files,
         a_watched_file_tells_of_writes,
+        a_watch_ends_with_its_directory,
         a_watch_for_directories_alone_is_enotdir_for_a_file,
     }
 }
@@ -53,6 +54,18 @@ fn a_watched_file_tells_of_writes() {
     works(inotify::add_watch(&instance, "file", WatchFlags::MODIFY));
     works(fs::write("file", b"written"));
     assert!(events(&instance).iter().any(|(event, _)| event.contains(ReadFlags::MODIFY)));
+}
+
+fn a_watch_ends_with_its_directory() {
+    works(fs::create_dir("dir"));
+    let instance = instance();
+    works(inotify::add_watch(&instance, "dir", WatchFlags::DELETE_SELF));
+    works(fs::write("dir/file", b""));
+    assert_eq!(works(fs::read_dir("dir")).count(), 1);
+    works(fs::remove_file("dir/file"));
+    works(fs::remove_dir("dir"));
+    let expected = [(ReadFlags::DELETE_SELF, String::new()), (ReadFlags::IGNORED, String::new())];
+    assert_eq!(events(&instance), expected);
 }
 
 fn a_watch_for_directories_alone_is_enotdir_for_a_file() {

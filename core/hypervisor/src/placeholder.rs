@@ -241,7 +241,8 @@ impl Placeholders {
         }
     }
 
-    fn drain(&self) {
+    /// The same, however few there are.
+    pub fn drain(&self) {
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
         while let Ok(event) = reader.next() {

@@ -323,6 +323,10 @@ fn remove(call: &Call, dirfd: i32, path: usize, kind: RemoveKind) -> Outcome {
     }
     not_a_mount_point(call, &directory, &name, &victim)?;
     call.as_caller(|caller| directory.inode.remove(caller, &name, kind))?;
+    if kind == RemoveKind::Directory && !call.supervisor.placeholders.is_empty() {
+        // The kernel tells of its end when nobody has it any more.
+        call.supervisor.placeholders.drain();
+    }
     DONE
 }
 

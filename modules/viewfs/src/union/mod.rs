@@ -322,6 +322,13 @@ impl Filesystem for UnionFs {
     }
 
     fn statfs(&self, inode: &dyn Inode) -> Result<FsStat> {
+    /// No longer keeps a directory that has been removed: who watches it waits for its end.
+    fn let_go(&self, node: &Arc<Node>) {
+        if node.kept.swap(false, Ordering::Relaxed) {
+            self.kept.lock().retain(|kept| !Arc::ptr_eq(kept, node));
+        }
+    }
+
         if let Some(inode) = inode.as_any().downcast_ref::<UnionInode>() {
             let real = inode.real()?;
             if self.devices.of(real, real.id()?.0).is_kernel_state {

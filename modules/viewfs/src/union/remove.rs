@@ -51,6 +51,7 @@ impl UnionFs {
         let done = self.remove_upper(caller, directory, name, &victim, &changing);
         if done.is_ok() && kind == RemoveKind::Directory {
             directory.node.detach(name.as_bytes());
+            self.let_go(&victim.as_directory()?.node);
         } else if let (Ok(()), Some(upper)) = (&done, victim.upper()) {
             self.drop_copy_without_names(caller, upper);
         }
