@@ -1,11 +1,12 @@
 //! mount(2) and umount2(2) as the root of a namespace knows them: what covers what, who is in the way, which errno.
 
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 
 use nix::errno::Errno as NixErrno;
 use nix::mount::{mount, umount, umount2, MntFlags, MsFlags};
-use rustix::fs::{access, fstat, mkdir, open, rename, rmdir, stat, unlink, Access, Mode, OFlags};
+use rustix::fs::{access, fstat, mkdir, open, openat, readlink, rename, rmdir, stat, unlink, Access, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{chdir, getcwd};
 use umvu_tests::{behaviours, fails, works};
@@ -27,6 +28,9 @@ behaviours! {
         a_lazy_unmount_leaves_its_users_at_work,
         an_expiring_mount_goes_the_second_time,
         mount_points_keep_their_names,
+        a_mount_point_stays_through_every_mount,
+        a_descriptor_of_procfs_stays_with_its_mount,
+        what_has_gone_keeps_its_path,
         a_mount_has_its_own_device_and_edge,
         a_mount_over_the_current_directory_leaves_it_below,
         an_unbindable_mount_is_not_bound,
@@ -366,6 +370,65 @@ fn bad_unmounts_fail_in_the_order_of_the_kernel() {
     fails(Errno::INVAL, off("dir/sub", MntFlags::MNT_DETACH));
     fails(Errno::INVAL, off("link", MntFlags::UMOUNT_NOFOLLOW));
     works(off("link", MntFlags::empty()));
+}
+
+fn a_mount_point_stays_through_every_mount() {
+    dirs(&["t"]);
+    works(tmpfs("t"));
+    works(chdir("t"));
+    dirs(&["c", "c/x", "c/e", "d"]);
+    file("c/f");
+    works(fs::hard_link("c/f", "c/other"));
+    works(bind("c", "d", MsFlags::empty()));
+    works(tmpfs("d/x"));
+    works(bind("d/f", "d/f", MsFlags::empty()));
+    fails(Errno::BUSY, rename("c/x", "c/y"));
+    fails(Errno::BUSY, rename("c/e", "c/x"));
+    fails(Errno::BUSY, rmdir("c/x"));
+    fails(Errno::BUSY, rename("c/f", "c/g"));
+    fails(Errno::BUSY, unlink("c/f"));
+    // Nothing is mounted on the file's other name.
+    works(unlink("c/other"));
+    works(off("d/x", MntFlags::empty()));
+    works(off("d/f", MntFlags::MNT_DETACH));
+    works(rmdir("c/x"));
+    works(unlink("c/f"));
+}
+
+fn a_descriptor_of_procfs_stays_with_its_mount() {
+    let oom = |proc: &OwnedFd| openat(proc, "self/oom_score_adj", OFlags::RDWR, Mode::empty());
+    let first = works(open("/proc", OFlags::PATH, Mode::empty()));
+    dirs(&["new"]);
+    works(tmpfs("new"));
+    dirs(&["new/old", "new/proc"]);
+    works(bind("/proc", "new/proc", MsFlags::MS_REC));
+    let kept = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    works(change("new/proc", MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | kept));
+    works(oom(&first));
+    works(told(nix::unistd::pivot_root("new", "new/old")));
+    works(chdir("/"));
+    works(off("/old", MntFlags::MNT_DETACH));
+    works(oom(&first));
+    for flags in [OFlags::PATH, OFlags::RDONLY] {
+        let bound = works(open("/proc", flags, Mode::empty()));
+        fails(Errno::ROFS, oom(&bound));
+    }
+}
+
+fn what_has_gone_keeps_its_path() {
+    let path = |fd: &OwnedFd| works(readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())).into_string();
+    let here = works(getcwd(Vec::new())).into_string().expect("a path of letters");
+    dirs(&["d", "t"]);
+    works(tmpfs("t"));
+    dirs(&["t/d"]);
+    file("t/f");
+    let [own, other, file] = ["d", "t/d", "t/f"].map(|path| works(open(path, OFlags::RDONLY, Mode::empty())));
+    works(rmdir("d"));
+    works(rmdir("t/d"));
+    assert_eq!(path(&own), Ok(format!("{here}/d (deleted)")));
+    assert_eq!(path(&other), Ok(format!("{here}/t/d (deleted)")));
+    works(off("t", MntFlags::MNT_DETACH));
+    assert_eq!(path(&file), Ok("/f".to_owned()));
 }
 
 fn the_root_can_be_changed() {

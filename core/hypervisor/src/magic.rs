@@ -198,7 +198,8 @@ impl Follower<'_> {
             if let Some(namespace) = NsInode::namespace_of(&open.location.inode) {
                 return Ok(namespace.text());
             }
-            return self.path_text(&open.location, host);
+            let former = self.removed_path(&open.location).unwrap_or(host);
+            return self.path_text(&open.location, former);
         }
         if let Some(place) = self.call.supervisor.object_of_text(self.call, fd.as_fd(), &stat) {
             return self.path_text(&place, host);
@@ -207,11 +208,11 @@ impl Follower<'_> {
             Magic::Descriptor(pid, n) => self.call.supervisor.threads.take_fd(*pid, *n).ok(),
             _ => None,
         };
-        Ok(self.call.supervisor.view_path(self.call, &host, mark).unwrap_or(host))
         if let Some(node) = open.as_ref().and_then(|open| self.call.supervisor.open_nodes.find(open.as_fd(), &stat)) {
             return self.object_text(&node, host);
         }
         let mark = open.map_or(0, |fd| umvu_sys::file::mark(fd.as_fd()).unwrap_or(0));
+        Ok(self.call.supervisor.view_path(self.call, &host, mark).unwrap_or(host))
     }
 
     /// The path of a program that runs through the loader.
@@ -229,6 +230,14 @@ impl Follower<'_> {
             return Ok([&path[..], DELETED].concat());
         }
         Ok(path)
+    }
+
+    /// The path that a directory had, which is nowhere any more: the host goes on telling it of its own.
+    fn removed_path(&self, place: &Location) -> Option<Vec<u8>> {
+        let own = crate::guest::proc_path(place.inode.host_fd()?);
+        let host = rustix::fs::readlink(own, Vec::new()).ok()?.into_bytes();
+        let path = host.strip_suffix(DELETED)?;
+        self.call.supervisor.view_path(self.call, path, place.mount.mark())
     }
 
     /// The path of a place; `former` is what it was when it was entered.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use umvu_interface::{FileKind, InodeRef, Result};
 
-use crate::mount::{Location, Mount, Origin};
+use crate::mount::{Location, Mount, MountKind, Origin};
 
 /// Where a mount is attached.
 #[derive(Clone)]
@@ -92,6 +92,11 @@ impl MountTable {
         self.mounts.iter().rev().chain(self.detached.iter().rev()).filter(move |m| m.mark() == mark)
     }
 
+    /// The host's own `/proc`, if it has not been unmounted.
+    pub fn hosts_proc(&self) -> Option<&Arc<Mount>> {
+        self.mounts.iter().find(|m| m.kind == MountKind::Proc && m.origin == Origin::Host)
+    }
+
     /// The root of the host's own tree, whatever is mounted on it.
     pub fn host(&self) -> Location {
         Location::root_of(&self.host)
@@ -120,11 +125,6 @@ impl MountTable {
         self.crossed.contains_key(&mount.id) && self.over_name.contains_key(&(mount.id, name.into()))
     }
 
-    /// Whether no place of `mount` but its root is covered.
-    pub fn is_uncrossed(&self, mount: &Mount) -> bool {
-        !self.crossed.contains_key(&mount.id)
-    }
-
     /// Whether something is mounted on an object, through whichever mount it is covered: `is_local_mountpoint` of
     /// `fs/namespace.c`.
     pub fn is_mount_point(&self, object: &InodeRef) -> Result<bool> {
@@ -136,6 +136,11 @@ impl MountTable {
             }
         }
         Ok(false)
+    }
+
+    /// Whether no place of `mount` but its root is covered.
+    pub fn is_uncrossed(&self, mount: &Mount) -> bool {
+        !self.crossed.contains_key(&mount.id)
     }
 
     /// What is seen where `location`, found under `name`, may be a mount point.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use umvu_host::HostFs;
-use umvu_interface::{Credentials, Errno, Filesystem, InodeRef, ModuleDescriptor, MountFlags, Name, Result};
+use umvu_interface::{Credentials, Errno, FileKind, Filesystem, InodeRef, ModuleDescriptor, MountFlags, Name, Result};
 use umvu_sys::seccomp::Listener;
 
 use crate::call::Call;
@@ -67,6 +67,8 @@ pub struct Supervisor {
     pub pids: crate::Pids,
     /// The first view.
     pub first: std::sync::OnceLock<Arc<View>>,
+    /// `/proc` of the first view, which descriptors name also when it has been unmounted.
+    first_proc: std::sync::OnceLock<Arc<Mount>>,
     /// Through which namespaces are seen.
     pub nsfs: Arc<Mount>,
     /// Whether the main guest has ended.
@@ -92,9 +94,9 @@ impl Supervisor {
             threads: Threads::default(),
             states: States::default(),
             placeholders: Arc::new(Placeholders::new()?),
+            open_nodes: crate::open_node::OpenNodes::default(),
             controls: crate::control::Controls::new()?,
             contexts: Contexts::default(),
-            open_nodes: crate::open_node::OpenNodes::default(),
             marks: Arc::default(),
             modules,
             host_credentials: Arc::new(crate::credentials::of_host()),
@@ -109,6 +111,7 @@ impl Supervisor {
             naming: parking_lot::Mutex::default(),
             pids,
             first: std::sync::OnceLock::new(),
+            first_proc: std::sync::OnceLock::new(),
             nsfs: crate::namespace::nsfs::NsFs::mount(NSFS_MOUNT, own.st_dev),
             ended: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
@@ -149,6 +152,7 @@ impl Supervisor {
         let proc = ProcFs::new(rustix::fs::open("/proc", flags, Mode::empty())?);
         let flags = MountFlags::NO_SUID | MountFlags::NO_DEV | MountFlags::NO_EXEC | MountFlags::RELATIME;
         let mount = of_host(MountKind::Proc, proc.root(), proc, b"proc", flags);
+        let mount = self.first_proc.get_or_init(|| mount).clone();
         table.attach(mount, Location { mount: root, inode: covered }, b"proc")?;
         let view = View::new(self.next_id(), 0, table, Vec::new(), name, self.host_credentials.clone());
         Ok(self.first.get_or_init(|| view).clone())
@@ -330,11 +334,11 @@ impl Supervisor {
         self.programs.clear();
         // They hold mounts too, and file systems clean up as the last mount goes.
         self.placeholders.forget_all();
+        self.open_nodes.forget_all();
     }
 
     /// What a descriptor of the host (taken from the guest, or found in `/proc`) is in the caller's view.
     ///
-        self.open_nodes.forget_all();
     /// # Errors
     /// - `ENOENT`: it is of a file system of the view, and no longer there.
     pub fn place_of(&self, call: &Call, fd: OwnedFd) -> Result<Location> {
@@ -345,13 +349,13 @@ impl Supervisor {
         if let Some(place) = self.object_of_text(call, fd.as_fd(), &stat) {
             return Ok(place);
         }
-        let table = call.table();
-        let mark = umvu_sys::file::mark(fd.as_fd()).unwrap_or(0);
-        if let Some(mount) = self.marked(&table, fd.as_fd(), mark) {
-            let copy = rustix::io::fcntl_dupfd_cloexec(&fd, 0)?;
         if let Some(node) = self.open_nodes.find(fd.as_fd(), &stat) {
             return Ok(node);
         }
+        let table = call.table();
+        let mark = umvu_sys::file::mark(fd.as_fd());
+        if let Some(mount) = self.marked(&table, fd.as_fd(), mark.unwrap_or(0)) {
+            let copy = rustix::io::fcntl_dupfd_cloexec(&fd, 0)?;
             let inode = match mount.filesystem.inode_of_open(copy) {
                 Err(Errno::NOENT) => by_host_path(&mount, &fd)?,
                 other => other?,
@@ -359,11 +363,18 @@ impl Supervisor {
             return Ok(Location { mount, inode });
         }
         if stat.st_dev == self.proc_device {
-            if let Some(mount) = table.mounts().iter().find(|m| m.kind == MountKind::Proc) {
+            // Directories of others are placeholders where it matters.
+            if let Some(mount) = table.hosts_proc().or(self.first_proc.get()) {
                 if let Some(inode) = ProcInode::of_open(&mount.filesystem, &fd) {
                     return Ok(Location { mount: mount.clone(), inode });
                 }
             }
+        }
+        // What has no mark was opened on the host's own tree, whatever else shows it; special files may have been opened by
+        // the guest itself.
+        let kind = FileKind::from_mode(stat.st_mode);
+        if mark == Ok(0) && matches!(kind, Some(FileKind::Regular | FileKind::Directory)) {
+            return self.host_place(&table, fd);
         }
         // Other trees of the view may have handed it out as O_PATH, which takes no mark.
         if !table.is_host() {
@@ -442,7 +453,9 @@ impl Supervisor {
 
 /// The path, from the root of the view, of what a tree of the view shows of the host.
 fn path_in_trees(table: &MountTable, host_path: &[u8], mark: i32) -> Option<Vec<u8>> {
-    let trees = table.mounts().iter().rev().filter(|m| m.kind == MountKind::Tree);
+    // Of what was unmounted, too, a descriptor has a path, which begins at the mount.
+    let detached = table.detached().iter().rev().filter(|_| mark != 0);
+    let trees = table.mounts().iter().rev().chain(detached).filter(|m| m.kind == MountKind::Tree);
     for mount in trees.filter(|m| mark == 0 || m.mark() == mark) {
         let Some(inside) = mount.filesystem.path_of_host(host_path) else { continue };
         let base = mount.root.path().ok()?;

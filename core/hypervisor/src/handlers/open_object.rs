@@ -16,7 +16,7 @@ use crate::fs::proc::{text, ProcInode};
 use crate::handlers::attribute::{without_capabilities, without_set_ids};
 use crate::handlers::fifo;
 use crate::handlers::open::LARGE_FILE;
-use crate::mount::{Location, MountKind};
+use crate::mount::{Location, MountKind, Origin};
 use crate::namespace::maps;
 use crate::namespace::nsfs::NsInode;
 use crate::resolve::ResolveFlags;
@@ -247,8 +247,18 @@ fn hand_over_path(call: &Call, place: &Location, fd: OwnedFd, how: How) -> Outco
 fn is_placeholder(call: &Call, place: &Location) -> bool {
     let proc = place.inode.as_any().downcast_ref::<ProcInode>();
     place.mount.kind == MountKind::Tree
-        || proc.is_some_and(|inode| inode.namespace().is_some())
+        || proc.is_some_and(|inode| inode.namespace().is_some() || is_other_proc(call, place))
         || crate::additions::has(&call.table(), place)
+}
+
+/// Whether a real descriptor would be taken for one of another mount of procfs: nothing tells through which one it was
+/// opened. What came along with a union stands for the host's own as long as that is there.
+fn is_other_proc(call: &Call, place: &Location) -> bool {
+    match place.mount.origin {
+        Origin::Host => false,
+        Origin::Carried => call.table().hosts_proc().is_none(),
+        Origin::View => true,
+    }
 }
 
 fn open_directory(call: &Call, place: &Location, how: How) -> Outcome {
