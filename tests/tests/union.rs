@@ -32,6 +32,9 @@ behaviours! {
     from_outside at NAMESPACE {
         a_full_disk_leaves_nothing_half_made,
     }
+    from_outside at PLAIN_ROOT {
+        a_descriptor_of_a_layers_own_path_means_the_file_there,
+    }
     from_outside at PLAIN {
         a_bind_shows_one_tree_at_another_place,
         a_bind_of_a_file_works,
@@ -41,6 +44,7 @@ behaviours! {
         a_read_only_mount_is_erofs,
         overlay_options_stack_lower_directories,
         oci_whiteouts_of_lower_layers_hide,
+        names_like_oci_whiteouts_are_names_in_a_layer_that_a_union_wrote,
         mounts_stack_and_come_off_in_order,
         a_busy_mount_is_ebusy_and_goes_lazily,
         mounts_are_seen_in_proc,
@@ -255,6 +259,23 @@ fn oci_whiteouts_of_lower_layers_hide(r: &Runner) {
     let script = "mkdir -p l1/d l2/d u p; echo x > l2/gone; echo x > l2/stays; echo x > l2/d/hidden; touch l1/.wh.gone l1/d/.wh..wh..opq; echo y > l1/d/seen
         vumount -t viewfs -o lowerdir=l1:l2,upperdir=u none p; ls -A p p/d";
     assert_eq!(viewfs(r, script).line(), "p:\nd\nstays\n\np/d:\nseen");
+}
+
+fn names_like_oci_whiteouts_are_names_in_a_layer_that_a_union_wrote(r: &Runner) {
+    let script = "mkdir l u u2 p; touch l/seen; o() { vumount -t viewfs -o lowerdir=$1,upperdir=$2 none p; }
+        o l u; touch p/.wh.file p/.wh.seen; mkdir p/.wh.dir; echo in > p/.wh.dir/.wh.f; vuumount p
+        o u:l u2; ls -A p p/.wh.dir; cat p/.wh.dir/.wh.f; rm p/.wh.file; rm -r p/.wh.dir; ls -A p";
+    let expected = "p:\n.wh.dir\n.wh.file\n.wh.seen\nseen\n\np/.wh.dir:\n.wh.f\nin\n.wh.seen\nseen";
+    assert_eq!(viewfs(r, script).line(), expected);
+}
+
+fn a_descriptor_of_a_layers_own_path_means_the_file_there(r: &Runner) {
+    let script = "mkdir l u p; touch l/f u/g; vumount -t viewfs -o lowerdir=l,upperdir=u none p
+        python3 -c 'import os
+for path in \"l/f\", \"u/g\":
+    fd = os.open(path, 0); os.fchown(fd, 3, 4); os.fchmod(fd, 0o4711)
+    for s in os.stat(path), os.fstat(fd): print(oct(s.st_mode), s.st_uid, s.st_gid)'; ls u";
+    assert_eq!(viewfs(r, script).line(), ["0o104711 3 4"; 4].join("\n") + "\ng");
 }
 
 fn mounts_stack_and_come_off_in_order(r: &Runner) {

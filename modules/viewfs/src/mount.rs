@@ -57,10 +57,7 @@ impl Mounting<'_> {
         let covered = self.covered()?;
         self.check_distinct(&source, self.request.source, &covered, self.request.target)?;
         let source = self.world.layer(&source, LayerUse::Lower, None)?;
-        let lowers = vec![
-            self.made_layer(source, Marks::Overlay, Writes::Never)?,
-            self.made_layer(covered, Marks::None, Writes::Through)?,
-        ];
+        let lowers = vec![self.lower_layer(source)?, self.made_layer(covered, Marks::None, Writes::Through)?];
         self.setup(None, lowers, Vec::new())
     }
 
@@ -135,7 +132,7 @@ impl Mounting<'_> {
         let mut lowers = Vec::new();
         for (_, lower) in &paths {
             let root = self.world.layer(lower, LayerUse::Lower, None)?;
-            lowers.push(self.made_layer(root, Marks::Overlay, Writes::Never)?);
+            lowers.push(self.lower_layer(root)?);
         }
         let upper = match upper {
             Some((path, upper)) => Some(self.upper(&upper, &self.state(&upper, path)?, path)?),
@@ -165,6 +162,12 @@ impl Mounting<'_> {
             records_owners: self.options.ownership == Ownership::Recorded,
             options: self.request.options.join(&b','),
         })
+    }
+
+    /// Makes a layer of a directory that may have been written by a union, or come from an image.
+    fn lower_layer(&self, root: InodeRef) -> Result<Layer, MountError> {
+        let marks = Marks::of(&root);
+        self.made_layer(root, marks, Writes::Never)
     }
 
     fn made_layer(&self, root: InodeRef, marks: Marks, writes: Writes) -> Result<Layer, MountError> {

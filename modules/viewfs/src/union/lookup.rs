@@ -119,8 +119,8 @@ impl UnionFs {
         path: &[u8],
         epoch: u64,
     ) -> Result<Option<Arc<UnionInode>>> {
-        let has_marks = self.layer(layer)?.marks == Marks::Overlay;
-        if has_marks && components(path).any(|name| name.starts_with(whiteout::OCI_PREFIX)) {
+        let marks = self.layer(layer)?.marks;
+        if marks != Marks::None && components(path).any(|name| marks.hides(name)) {
             return Err(Errno::NOENT);
         }
         let found = match prefix {
@@ -258,13 +258,13 @@ impl UnionFs {
         let mut found: Vec<(LayerIndex, InodeRef)> = Vec::new();
         let mut at = redirect.unwrap_or(Redirect::Sibling(Name::new(name)?));
         for (index, layer) in self.layers.iter().enumerate().take(self.bottom + 1) {
-            let marked = layer.marks == Marks::Overlay;
+            let marks = layer.marks;
             let looked_up = match &at {
                 Redirect::Sibling(name) => match stack.lowers.iter().find(|(known, _)| *known == index) {
-                    Some((_, directory)) => self.look(directory, name.as_bytes(), marked),
+                    Some((_, directory)) => self.look(directory, name.as_bytes(), marks),
                     None => continue,
                 },
-                Redirect::Path(path) => self.look(&layer.root, path, marked),
+                Redirect::Path(path) => self.look(&layer.root, path, marks),
             }?;
             let (inode, kind) = match looked_up {
                 Looked::Nothing => continue,
@@ -275,16 +275,17 @@ impl UnionFs {
                 let is_first = found.is_empty() && !is_redirected;
                 return Ok((found, is_first.then_some((index, inode, kind))));
             }
-            if marked && index < self.bottom {
-                let marks = whiteout::directory_marks(&inode)?;
-                let opaque = marks.opaque
-                    || whiteout::has(&inode, whiteout::OCI_OPAQUE)?
-                    || self.is_renewed(stack, index, &at)?;
+            if marks != Marks::None && index < self.bottom {
+                let says = whiteout::directory_marks(&inode)?;
+                let has_oci_names = marks == Marks::OverlayOrOci;
+                let opaque = says.opaque
+                    || has_oci_names && whiteout::has(&inode, whiteout::OCI_OPAQUE)?
+                    || has_oci_names && self.is_renewed(stack, index, &at)?;
                 found.push((index, inode));
                 if opaque {
                     break;
                 }
-                if let (Some(redirect), false) = (marks.redirect, self.redirect_dir == RedirectDir::Off) {
+                if let (Some(redirect), false) = (says.redirect, self.redirect_dir == RedirectDir::Off) {
                     at = redirect;
                 }
             } else {
@@ -306,8 +307,8 @@ impl UnionFs {
     /// Whether a lower layer has something that would show if the upper one had nothing of that name.
     pub(super) fn lower_has(&self, directory: &Directory, name: &[u8]) -> Result<bool> {
         let Some(stack) = directory.node.stack() else {
-            let marked = self.layer(directory.node.pure_layer())?.marks == Marks::Overlay;
-            return Ok(matches!(self.look(directory.top(self)?, name, marked)?, Looked::There(..)));
+            let marks = self.layer(directory.node.pure_layer())?.marks;
+            return Ok(matches!(self.look(directory.top(self)?, name, marks)?, Looked::There(..)));
         };
         if stack.lowers.is_empty() {
             return Ok(false);
@@ -341,8 +342,8 @@ enum Looked {
 
 impl UnionFs {
     /// Looks for a path in a lower layer, where what the host hides may count as missing.
-    fn look(&self, directory: &InodeRef, path: &[u8], marked: bool) -> Result<Looked> {
-        match look(directory, path, marked) {
+    fn look(&self, directory: &InodeRef, path: &[u8], marks: Marks) -> Result<Looked> {
+        match look(directory, path, marks) {
             Err(errno) if self.unseen(errno) == Errno::NOENT => Ok(Looked::Nothing),
             other => other,
         }
@@ -350,21 +351,21 @@ impl UnionFs {
 }
 
 /// Looks for a path, mostly one name, in a directory of a lower layer.
-fn look(directory: &InodeRef, path: &[u8], marked: bool) -> Result<Looked> {
-    if marked && components(path).any(|name| name.starts_with(whiteout::OCI_PREFIX)) {
+fn look(directory: &InodeRef, path: &[u8], marks: Marks) -> Result<Looked> {
+    if marks != Marks::None && components(path).any(|name| marks.hides(name)) {
         return Ok(Looked::Nothing);
     }
     match walk(directory, path) {
         Ok(inode) => {
             let kind = inode.kind()?;
-            let is_whiteout = match marked {
-                true => whiteout::is_marked_whiteout(directory, &inode, kind)?,
-                false => whiteout::is_whiteout(&inode, kind)?,
+            let is_whiteout = match marks {
+                Marks::None => whiteout::is_whiteout(&inode, kind)?,
+                Marks::Overlay | Marks::OverlayOrOci => whiteout::is_marked_whiteout(directory, &inode, kind)?,
             };
             Ok(if is_whiteout { Looked::Whiteout } else { Looked::There(inode, kind) })
         }
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-            if marked {
+            if marks == Marks::OverlayOrOci {
                 if let Some(marker) = whiteout::oci_name(path).filter(|_| !path.contains(&b'/')) {
                     if whiteout::has(directory, marker.as_bytes())? {
                         return Ok(Looked::Whiteout);

@@ -72,8 +72,31 @@ pub(crate) fn as_root(caller: &Caller<'_>) -> Caller<'static> {
 pub(crate) enum Marks {
     /// It is a plain tree: a name is a name.
     None,
-    /// It may have been the upper layer of a union, or part of an OCI image.
+    /// It may have been the upper layer of a union.
     Overlay,
+    /// That, or part of an OCI image: names that begin with `.wh.` hide others.
+    OverlayOrOci,
+}
+
+impl Marks {
+    /// Tells which marks a lower layer has that may have any. A union, and overlayfs, leaves an attribute on the root of a
+    /// layer that it has written, and there a name is a name.
+    pub(crate) fn of(root: &InodeRef) -> Self {
+        let is_overlay = |name: &Vec<u8>| name.starts_with(whiteout::PREFIX);
+        match root.list_xattr().is_ok_and(|names| names.iter().any(is_overlay)) {
+            true => Self::Overlay,
+            false => Self::OverlayOrOci,
+        }
+    }
+
+    /// Whether a name is none of an object: a whiteout in the form of OCI, or what a union keeps in its upper layer.
+    fn hides(self, name: &[u8]) -> bool {
+        match self {
+            Self::None => false,
+            Self::Overlay => name == WORK_NAME,
+            Self::OverlayOrOci => name.starts_with(whiteout::OCI_PREFIX),
+        }
+    }
 }
 
 /// What becomes of a change to an object that only a lower layer has.
@@ -299,6 +322,13 @@ impl UnionFs {
         }
     }
 
+    /// No longer keeps a directory that has been removed: who watches it waits for its end.
+    fn let_go(&self, node: &Arc<Node>) {
+        if node.kept.swap(false, Ordering::Relaxed) {
+            self.kept.lock().retain(|kept| !Arc::ptr_eq(kept, node));
+        }
+    }
+
     fn root_inode(&self) -> Arc<UnionInode> {
         UnionInode::directory(self.me(), Arc::clone(&self.root), None)
     }
@@ -322,13 +352,6 @@ impl Filesystem for UnionFs {
     }
 
     fn statfs(&self, inode: &dyn Inode) -> Result<FsStat> {
-    /// No longer keeps a directory that has been removed: who watches it waits for its end.
-    fn let_go(&self, node: &Arc<Node>) {
-        if node.kept.swap(false, Ordering::Relaxed) {
-            self.kept.lock().retain(|kept| !Arc::ptr_eq(kept, node));
-        }
-    }
-
         if let Some(inode) = inode.as_any().downcast_ref::<UnionInode>() {
             let real = inode.real()?;
             if self.devices.of(real, real.id()?.0).is_kernel_state {

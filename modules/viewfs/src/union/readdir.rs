@@ -61,13 +61,13 @@ impl UnionFs {
     fn read_only_layer(&self, layer: LayerIndex, inode: &InodeRef) -> Result<Vec<DirEntry>> {
         let mut entries = self.list_layer(inode)?;
         let device = self.devices.of(inode, inode.id()?.0);
-        let marked = self.layer(layer)?.marks == Marks::Overlay;
-        let forms = Forms::of(inode, marked);
+        let marks = self.layer(layer)?.marks;
+        let forms = Forms::of(inode, marks);
         let mut failed = None;
         entries.retain_mut(|entry| {
             entry.ino = if device.is_kernel_state { entry.ino } else { device.ino(entry.ino) };
             match is_whiteout_entry(inode, entry, forms) {
-                Ok(is_whiteout) => !(is_whiteout || marked && entry.name.starts_with(OCI_PREFIX)),
+                Ok(is_whiteout) => !(is_whiteout || marks.hides(&entry.name)),
                 Err(errno) => {
                     failed = Some(errno);
                     false
@@ -128,13 +128,13 @@ impl UnionFs {
 
     /// Gives whether the layers below have a say.
     fn list_lower(&self, layer: LayerIndex, inode: &InodeRef, is_last: bool, listing: &mut Listing) -> Result<bool> {
-        let marked = self.layer(layer)?.marks == Marks::Overlay;
+        let marks = self.layer(layer)?.marks;
         let device = self.devices.of(inode, inode.id()?.0);
-        let forms = Forms::of(inode, marked);
+        let forms = Forms::of(inode, marks);
         let mut hidden = Vec::new();
         let mut is_opaque = false;
         for mut entry in self.list_layer(inode)? {
-            if marked {
+            if marks == Marks::OverlayOrOci {
                 if *entry.name == *OCI_OPAQUE {
                     is_opaque = true;
                     continue;
@@ -145,7 +145,7 @@ impl UnionFs {
                     continue;
                 }
             }
-            if listing.seen.contains(&entry.name) {
+            if marks.hides(&entry.name) || listing.seen.contains(&entry.name) {
                 continue;
             }
             let is_whiteout = is_whiteout_entry(inode, &entry, forms)?;
@@ -171,8 +171,8 @@ enum Forms {
 }
 
 impl Forms {
-    fn of(directory: &InodeRef, marked: bool) -> Self {
-        match marked && directory.get_xattr(whiteout::OPAQUE).is_ok_and(|value| value == b"x") {
+    fn of(directory: &InodeRef, marks: Marks) -> Self {
+        match marks != Marks::None && directory.get_xattr(whiteout::OPAQUE).is_ok_and(|value| value == b"x") {
             true => Self::DevicesAndFiles,
             false => Self::Devices,
         }

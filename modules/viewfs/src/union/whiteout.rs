@@ -21,6 +21,9 @@ pub(crate) const ORIGIN: &[u8] = b"user.overlay.umvu.origin";
 /// On a file with several names: how many of them the upper layer does not have.
 pub(crate) const NLINK: &[u8] = b"user.overlay.nlink";
 
+/// On the root of a layer that takes changes: names in it that begin with `.wh.` are names.
+pub(crate) const PLAIN_NAMES: &[u8] = b"user.overlay.umvu.names";
+
 /// Before the name of what is missing, in OCI layers (image-spec, `layer.md`).
 pub(crate) const OCI_PREFIX: &[u8] = b".wh.";
 /// In a directory that hides what lower layers have of it.

@@ -11,7 +11,7 @@ use umvu_interface::{Caller, Creation, Errno, FileKind, InodeRef, Name, RemoveKi
 use super::inode::Directory;
 use super::node::{Excepted, LayerIndex, Stack};
 use super::walk::walk;
-use super::whiteout::{has, OPAQUE, WORK_NAME};
+use super::whiteout::{has, OPAQUE, PLAIN_NAMES, WORK_NAME};
 use super::{UnionFs, ROOT};
 
 /// How deep a tree may be that is removed: what the union makes is never deeper than two.
@@ -70,6 +70,7 @@ impl Work {
         };
         work.clear()?;
         work.probe(caller)?;
+        work.note_form_of_names(caller)?;
         Ok(work)
     }
 
@@ -98,8 +99,24 @@ impl Work {
         Ok(())
     }
 
+    /// Lets those who have the layer for a lower one know whether names that begin with `.wh.` are just that.
+    fn note_form_of_names(&self, caller: &Caller<'_>) -> Result<()> {
+        let done = match self.needs_oci_names {
+            true => self.parent.remove_xattr(caller, PLAIN_NAMES),
+            false => self.parent.set_xattr(caller, PLAIN_NAMES, b"", XattrSet::Any),
+        };
+        match done {
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => Ok(()),
+            done => done,
+        }
+    }
+
     /// Lets later mounts know that names are hidden as in OCI layers.
     pub(super) fn note_oci_names(&self, caller: &Caller<'_>) -> Result<()> {
+        match self.parent.remove_xattr(caller, PLAIN_NAMES) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => {}
+            Err(errno) => return Err(errno),
+        }
         match self.directory.create(caller, &Name::new(OCI_NAME)?, &Creation::Regular { mode: 0o600 }) {
             Ok(_) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(errno),
