@@ -100,7 +100,8 @@ pub fn mount(request: &MountRequest<'_>, world: &dyn World, wanted: Wanted) -> R
         }
     };
     let mut shown = Shown::new(options.shown.join(&b','), &request.caller);
-    shown.limit = options.limit.unwrap_or(shown.limit);
+    shown.limits.all = options.limit.unwrap_or(shown.limits.all);
+    shown.limits.memory = options.memory.unwrap_or(shown.limits.memory);
     let filesystem = CachedFs::new(driver, world.new_device(), shown);
     let is_asked = matches!(wanted, Wanted::Only(_));
     Ok(Mounted {
