@@ -4,6 +4,7 @@
 //! Build the release umvu first (`cargo build --release`). What is measured is in `workload`, how in `measure`.
 
 mod calls;
+mod images;
 mod measure;
 mod report;
 mod subject;
@@ -35,6 +36,10 @@ struct Options {
     /// Measure in this tree of Debian, too, as its root: one with a compiler, which gets a directory /bench
     #[arg(short, long, value_name = "DIR")]
     tree: Option<PathBuf>,
+    /// Measure images of file systems instead: as root, against the kernel's own drivers on a loop device and against
+    /// FUSE servers, which are left out otherwise
+    #[arg(long)]
+    images: bool,
     /// Workloads to run, by a part of their name (default: all)
     #[arg(value_name = "WORKLOAD")]
     only: Vec<String>,
@@ -56,6 +61,11 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<ExitCode, String> {
+    if options.images {
+        let broken = images::run(options.rounds)?;
+        broken.iter().for_each(|sentence| println!("not kept: {sentence}"));
+        return Ok(if options.check && !broken.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+    }
     let subjects = Subject::all()?;
     let place = workload::Site::prepare()?;
     for subject in &subjects {

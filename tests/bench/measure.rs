@@ -49,6 +49,33 @@ pub fn run_in(tree: &Path, subject: &Subject, site: &Site, script: &str) -> Resu
     measured(subject, site, line)
 }
 
+/// Runs a command line in a directory; `name` is what complaints begin with.
+///
+/// # Errors
+///
+/// A sentence, when it fails.
+pub fn line(name: &str, directory: &Path, line: Vec<OsString>) -> Result<Run, String> {
+    let exe = std::env::current_exe().map_err(|e| format!("current_exe: {e}"))?;
+    let output = Command::new(exe)
+        .arg(HELPER)
+        .args(&line)
+        .current_dir(directory)
+        .env("PATH", search_path())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("helper: {e}"))?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let (printed, times) = printed.rsplit_once(HELPER).ok_or_else(|| format!("{name}: {complaint}"))?;
+    let times: Vec<u64> = times.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+    match times[..] {
+        [0, wall, cpu] => {
+            Ok(Run { wall: Duration::from_micros(wall), cpu: Duration::from_micros(cpu), output: printed.to_owned() })
+        }
+        _ => Err(format!("{name}: {line:?}: failed: {printed}{complaint}")),
+    }
+}
+
 /// Runs a command as a subject.
 ///
 /// # Errors
@@ -59,25 +86,7 @@ pub fn run_line(subject: &Subject, site: &Site, command: &[OsString]) -> Result<
 }
 
 fn measured(subject: &Subject, site: &Site, line: Vec<OsString>) -> Result<Run, String> {
-    let exe = std::env::current_exe().map_err(|e| format!("current_exe: {e}"))?;
-    let output = Command::new(exe)
-        .arg(HELPER)
-        .args(&line)
-        .current_dir(site.work())
-        .env("PATH", search_path())
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| format!("helper: {e}"))?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let printed = String::from_utf8_lossy(&output.stdout);
-    let (printed, times) = printed.rsplit_once(HELPER).ok_or_else(|| format!("{}: {complaint}", subject.name()))?;
-    let times: Vec<u64> = times.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-    match times[..] {
-        [0, wall, cpu] => {
-            Ok(Run { wall: Duration::from_micros(wall), cpu: Duration::from_micros(cpu), output: printed.to_owned() })
-        }
-        _ => Err(format!("{}: {line:?}: failed: {printed}{complaint}", subject.name())),
-    }
+    self::line(subject.name(), &site.work(), line)
 }
 
 /// Runs a command line, waits for everything it leaves behind, and prints status, wall and CPU time.

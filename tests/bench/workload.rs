@@ -81,17 +81,27 @@ pub struct Site {
 }
 
 impl Site {
+    /// Makes the directory with nothing in it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it cannot be made.
+    pub fn empty() -> Result<Self, String> {
+        let root = build_dir().join("tmp").join(format!("bench.{}", std::process::id()));
+        let site = Self { root };
+        for part in ["work", "upper"] {
+            fs::create_dir_all(site.root.join(part)).map_err(|e| format!("{}: {e}", site.root.display()))?;
+        }
+        Ok(site)
+    }
+
     /// Makes the trees that the workloads work on.
     ///
     /// # Errors
     ///
     /// A sentence, when they cannot be made.
     pub fn prepare() -> Result<Self, String> {
-        let root = build_dir().join("tmp").join(format!("bench.{}", std::process::id()));
-        let site = Self { root };
-        for part in ["work", "upper"] {
-            fs::create_dir_all(site.root.join(part)).map_err(|e| format!("{}: {e}", site.root.display()))?;
-        }
+        let site = Self::empty()?;
         let script = r#"
             mkdir tree c
             for d in $(seq 200); do mkdir tree/$d; for f in $(seq 50); do echo "$d $f" > tree/$d/$f; done; done

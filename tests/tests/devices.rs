@@ -18,6 +18,8 @@ behaviours! {
         null_takes_all_and_gives_nothing,
         lists_of_devices_show_disks,
         an_image_of_virtualbox_is_a_disk,
+        an_image_of_vmware_is_a_disk,
+        an_image_of_hyper_v_is_read,
         an_image_of_qemu_is_a_disk,
         an_image_stands_on_another,
         images_that_are_damaged_are_named,
@@ -333,13 +335,14 @@ fn a_node_made_by_number_is_the_device(r: &Runner) {
 
 fn loop_devices_are_made_of_files(r: &Runner) {
     let script = r"
-        mkdir dev; vumount -t vudevloop none /dev/loop-control; truncate -s 10M img; d=$(losetup -f --show img); test -b $d && blockdev --getsize64 $d; losetup -n -O BACK-FILE $d | sed s,.*/,,
+        mkdir dev; truncate -s 10M img; stat -c %t:%T /dev/loop-control; d=$(losetup -f --show img); test -b $d && blockdev --getsize64 $d; losetup -n -O BACK-FILE $d | sed s,.*/,,
         mkfs.ext4 -q $d; e2fsck -fn img > log 2>&1 && echo sound; losetup -j img | sed 's/: .*/:/' | grep -c ^$d:; vuumount /dev/loop-control 2>&1
         losetup -d $d; losetup $d > log 2>&1 || echo unbound; blockdev --getsize64 $d
         e=$(losetup -f --show -r -o 1M --sizelimit 2M img); test $e = $d && blockdev --getsize64 $e; blockdev --getro $e; cmp -i 1048576:0 -n 2097152 img $e && echo same; losetup -d $e
         printf 'label: dos\n,1M\n,2M\n' | sfdisk -q img; d=$(losetup -P -f --show img); ls ${d}p* | sed s,.*p,p,; blockdev --getsz ${d}p2; exec 5< ${d}p1; losetup -d $d; losetup -n -O AUTOCLEAR $d | tr -d ' '; exec 5<&-
         losetup $d > log 2>&1 || echo unbound; losetup -f --show nothing 2>&1 | sed 's/.*: //'; vuumount /dev/loop-control && echo done";
-    let expected = "10485760\nimg\nsound\n1\nvuumount: /dev/loop-control: busy: something that is mounted uses it\n\
+    let expected =
+        "a:ed\n10485760\nimg\nsound\n1\nvuumount: /dev/loop-control: busy: something that is mounted uses it\n\
         unbound\n0\n2097152\n1\nsame\np1\np2\n4096\n1\nunbound\nNo such file or directory\ndone";
     assert_eq!(r.bash(&format!("{BEFORE}{script}")).line(), expected);
 }
@@ -361,9 +364,29 @@ fn an_image_of_virtualbox_is_a_disk(r: &Runner) {
         done
         truncate -s 3000 text; vumount -t vudevvdi text /dev/hda 2>&1; vumount -t vudevvdi . /dev/hda 2>&1; true";
     let once = "67108864\nsound\nsame\nagain\nsound\n";
-    let expected =
-        format!("{once}{once}vumount: text: not a VDI image\nvumount: .: not a file of the host, where images must be");
+    let expected = format!("{once}{once}vumount: text: not a VDI image\nvumount: .: not a file");
     assert_eq!(r.bash(&format!("{BEFORE}{FILLED}\n{script}")).line(), expected);
+}
+
+fn an_image_of_vmware_is_a_disk(r: &Runner) {
+    let script = r"
+        qemu-img create -q -f vmdk disk.vmdk 64M; vumount -t vudevvmdk disk.vmdk /dev/hda; blockdev --getsize64 /dev/hda; fill; qemu-img check -q -f vmdk disk.vmdk && qemu-img compare -q -F vmdk -f raw seen disk.vmdk && echo same
+        qemu-img convert -f vmdk -O vmdk -o subformat=streamOptimized disk.vmdk small.vmdk; vumount -t vudevvmdk small.vmdk /dev/hda 2>&1; vumount -t vudevvmdk -o ro small.vmdk /dev/hda; cmp /dev/hda seen && echo again; vuumount /dev/hda
+        qemu-img create -q -f vmdk -o subformat=twoGbMaxExtentSparse many.vmdk 64M; vumount -t vudevvmdk many.vmdk /dev/hda 2>&1; qemu-img create -q -f vmdk -b disk.vmdk -F vmdk top.vmdk; vumount -t vudevvmdk top.vmdk /dev/hda 2>&1; true";
+    let expected = "67108864\nsound\nsame\nvumount: small.vmdk: writing to a compressed image is not supported\nagain\n\
+        vumount: many.vmdk: an image in several files is not supported\nvumount: top.vmdk: an image that is the difference to another is not supported";
+    assert_eq!(r.bash(&format!("{BEFORE}{FILLED}\n{script}")).line(), expected);
+}
+
+fn an_image_of_hyper_v_is_read(r: &Runner) {
+    let script = r"
+        head -c 3000000 /dev/urandom > raw; truncate -s 40M raw; printf end >> raw; truncate -s 41M raw
+        for how in dynamic fixed; do
+            qemu-img convert -f raw -O vhdx -o subformat=$how raw disk.vhdx; vumount -t vudevvhdx disk.vhdx /dev/hda; cmp raw /dev/hda && echo same; blockdev --getro /dev/hda; vuumount /dev/hda
+        done
+        vumount -t vudevvhdx raw /dev/hda 2>&1; true";
+    let expected = "same\n1\nsame\n1\nvumount: raw: not a VHDX image";
+    assert_eq!(r.bash(&format!("{BEFORE}{script}")).line(), expected);
 }
 
 fn an_image_of_qemu_is_a_disk(r: &Runner) {
@@ -425,8 +448,9 @@ fn a_file_system_on_a_partition_is_mounted(r: &Runner) {
 
 fn mount_makes_a_loop_device(r: &Runner) {
     let script = r"
-        vu_insmod vufuse; mkdir m; truncate -s 16M img; mkfs.ext4 -q img; vumount -t vudevloop none /dev/loop-control
+        vu_insmod vufuse; mkdir m; truncate -s 16M img; mkfs.ext4 -q img
         mount -o loop -t ext4 img m && echo text > m/file; losetup -n -O AUTOCLEAR,BACK-FILE | grep '/img *$' | sed 's, *\(.\).*/,\1 ,'; grep -c '^/dev/loop.* ext4' /proc/mounts
-        umount m; losetup -n -O BACK-FILE | grep -c '/img *$'; e2fsck -fn img > log 2>&1 && echo sound; debugfs -R 'cat file' img 2> log";
-    assert_eq!(r.bash(&format!("{BEFORE}{script}")).line(), "1 img\n1\n0\nsound\ntext");
+        umount m; losetup -n -O BACK-FILE | grep -c '/img *$'; e2fsck -fn img > log 2>&1 && echo sound; debugfs -R 'cat file' img 2> log
+        mount img m && cat m/file; umount m";
+    assert_eq!(r.bash(&format!("{BEFORE}{script}")).line(), "1 img\n1\n0\nsound\ntext\ntext");
 }

@@ -27,6 +27,8 @@ behaviours! {
         a_dirty_journal_is_replayed,
         sqlite_and_git_work_on_ext4,
         a_killed_view_leaves_what_was_synced,
+        a_killed_view_leaves_what_was_synced_on_a_partition,
+        contents_take_what_they_may_and_go_with_the_mount,
     }
     from_outside at INSIDE {
         an_ordinary_user_mounts_an_image,
@@ -263,6 +265,23 @@ fn an_ordinary_user_mounts_an_image(r: &Runner) {
     assert_eq!(with_tree(r, script).line(), "one\nmine\nrefused\n0");
 }
 
+fn contents_take_what_they_may_and_go_with_the_mount(r: &Runner) {
+    let script = r#"
+        for n in $(seq 30); do head -c 100000 /dev/urandom > tree/n$n; done; mksquashfs tree i -quiet -no-progress > /dev/null
+        own=$$; while test "$(cat /proc/$own/comm)" != umvu-view; do own=$(ps -o ppid= -p $own | tr -d ' '); done
+        kept() { du -ck ../home/.cache/umvu/open/$own-* /dev/shm/umvu-*/$own-* 2>/dev/null | tail -1 | cut -f1; }
+        for o in limit=1G limit=1M,memory=0 limit=2M,memory=1M; do
+            mount -t squashfs -o $o i m; cat m/n* | cmp - <(cat tree/n*) && echo $o $(($(kept) / 500)); umount m; kept
+        done"#;
+    let told = with_tree(r, script).line();
+    let lines: Vec<&str> = told.lines().collect();
+    let kept = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<u32>().ok());
+    // In halves of a megabyte: all of it, and then what is allowed.
+    assert!(kept(lines[0]) >= Some(5) && lines[1] == "0", "{told}");
+    assert!(matches!(kept(lines[2]), Some(1..=2)) && lines[3] == "0", "{told}");
+    assert!(matches!(kept(lines[4]), Some(1..=4)) && lines[5] == "0", "{told}");
+}
+
 /// A started view; whatever is left of it ends with the test.
 struct Started(Child);
 
@@ -281,39 +300,80 @@ fn child_of(parent: u32, name: &str) -> u32 {
     pid.unwrap_or_else(|| panic!("no {name} among {pids:?}")).parse().expect("a pid")
 }
 
+/// Runs a program of the host.
+fn host(program: &str, arguments: &[&std::ffi::OsStr]) -> std::process::Output {
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let ran = Command::new(program).args(arguments).env("PATH", path).output();
+    ran.unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+/// Makes and removes files on `m`, and tells which were synchronised.
+const SYNCING: &str = r#"for n in $(seq 1000); do seq $n 3000 > m/f$n; sync m/f$n; echo $n; test $((n % 3)) != 0 || rm m/f$((n - 1)); done"#;
+
+/// Starts a view with what is [`SYNCING`], and kills its supervisor when so many files were synchronised. An image that a
+/// union has copied up is brought back.
+fn kill_when_synced(r: &Runner, image: &std::path::Path, before: &str, synced: u32) {
+    // A union keeps its changes beside the image of the layer below.
+    let target = r.upper().join(image.strip_prefix("/").expect("an absolute path"));
+    let _ = std::fs::remove_file(&target);
+    let script = format!("{before}\n{SYNCING}");
+    let mut command = r.command(["bash", "-euc", script.as_str()]);
+    let mut child = Started(command.stdin(Stdio::null()).spawn().expect("bash"));
+    let mut lines = BufReader::new(child.0.stdout.take().expect("a pipe")).lines();
+    let last = lines.by_ref().map_while(Result::ok).find(|line| *line == synced.to_string());
+    assert_eq!(last, Some(synced.to_string()));
+    let supervisor = child_of(child_of(child.0.id(), "vu-guard"), "umvu-view");
+    kill(Pid::from_raw(i32::try_from(supervisor).expect("a pid")), Signal::SIGKILL).expect("kill");
+    child.0.wait().expect("wait");
+    if target.exists() {
+        std::fs::copy(&target, image).expect("a copy");
+    }
+}
+
+/// Repairs an image of ext4, and looks for all that was synchronised.
+fn check_synced(image: &std::path::Path, synced: u32) {
+    let repaired = host("e2fsck", &["-fp".as_ref(), image.as_ref()]);
+    assert!(repaired.status.code().is_some_and(|code| code <= 1), "{repaired:?}");
+    assert!(host("e2fsck", &["-fn".as_ref(), image.as_ref()]).status.success());
+    for number in (1..=synced).filter(|number| number % 3 != 2) {
+        let shown = host("debugfs", &["-R".as_ref(), format!("cat /f{number}").as_ref(), image.as_ref()]).stdout;
+        let expected: String = (number..=3000).map(|line| format!("{line}\n")).collect();
+        assert!(shown == expected.as_bytes(), "f{number} is {} bytes", shown.len());
+    }
+}
+
 fn a_killed_view_leaves_what_was_synced(r: &Runner) {
     let image = r.dir().join("i");
-    let host = |program: &str, arguments: &[&str]| {
-        let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-        let command = Command::new(program).args(arguments).arg(&image).env("PATH", path).output();
-        command.unwrap_or_else(|error| panic!("{program}: {error}"))
-    };
-    let script = r#"vu_insmod vufuse; mkdir -p m; vumount -t vufuse i m
-        for n in $(seq 1000); do seq $n 3000 > m/f$n; sync m/f$n; echo $n; test $((n % 3)) != 0 || rm m/f$((n - 1)); done"#;
     for synced in [1u32, 4, 9, 15, 22] {
         std::fs::File::create(&image).and_then(|file| file.set_len(32 << 20)).expect("an image");
-        assert!(host("mke2fs", &["-q", "-F", "-t", "ext4"]).status.success());
-        // A union keeps its changes beside the image of the layer below.
-        let target = r.upper().join(image.strip_prefix("/").expect("an absolute path"));
-        let _ = std::fs::remove_file(&target);
-        let mut command = r.command(["bash", "-euc", script]);
-        let mut child = Started(command.stdin(Stdio::null()).spawn().expect("bash"));
-        let mut lines = BufReader::new(child.0.stdout.take().expect("a pipe")).lines();
-        let last = lines.by_ref().map_while(Result::ok).find(|line| *line == synced.to_string());
-        assert_eq!(last, Some(synced.to_string()));
-        let supervisor = child_of(child_of(child.0.id(), "vu-guard"), "umvu-view");
-        kill(Pid::from_raw(i32::try_from(supervisor).expect("a pid")), Signal::SIGKILL).expect("kill");
-        child.0.wait().expect("wait");
-        if target.exists() {
-            std::fs::copy(&target, &image).expect("a copy");
-        }
-        let repaired = host("e2fsck", &["-fp"]);
-        assert!(repaired.status.code().is_some_and(|code| code <= 1), "{repaired:?}");
-        assert!(host("e2fsck", &["-fn"]).status.success());
-        for number in (1..=synced).filter(|number| number % 3 != 2) {
-            let shown = host("debugfs", &["-R", &format!("cat /f{number}")]).stdout;
-            let expected: String = (number..=3000).map(|line| format!("{line}\n")).collect();
-            assert!(shown == expected.as_bytes(), "f{number} is {} bytes", shown.len());
-        }
+        let arguments = ["-q", "-F", "-t", "ext4"].map(std::ffi::OsStr::new);
+        assert!(host("mke2fs", &[&arguments[..], &[image.as_ref()]].concat()).status.success());
+        kill_when_synced(r, &image, "vu_insmod vufuse; mkdir -p m; vumount -t vufuse i m", synced);
+        check_synced(&image, synced);
+    }
+}
+
+fn a_killed_view_leaves_what_was_synced_on_a_partition(r: &Runner) {
+    let made = r"set -e; PATH=$PATH:/usr/sbin:/sbin; rm -f raw disk; truncate -s 34M raw; printf 'label: dos\n2048,32M\n' | sfdisk -q raw
+        mke2fs -q -F -t ext4 -E offset=1048576 raw 32M 2> log; qemu-img convert -f raw -O $0 raw disk";
+    // What was taken and is not yet used is lost, which is no damage; what is used twice, or not where it should be, is.
+    let found = r"set -e; test $0 = raw || qemu-img check -q -f $0 disk || test $? = 3; qemu-img convert -f $0 -O raw disk raw; dd if=raw of=part bs=1M skip=1 count=32 status=none";
+    for (format, fstype, synced) in [
+        ("raw", "vudevpartx", 2u32),
+        ("raw", "vudevpartx", 11),
+        ("qcow2", "vudevqcow2", 3),
+        ("qcow2", "vudevqcow2", 12),
+    ] {
+        let run = |script: &str| {
+            let ran = Command::new("bash").args(["-c", script, format]).current_dir(r.dir()).output().expect("bash");
+            assert!(ran.status.success(), "{ran:?}");
+        };
+        run(made);
+        let before = format!(
+            "vu_insmod vudev vufuse; mkdir -p m; vumount -t {fstype} disk /dev/hdk; vumount -t vufuse /dev/hdk1 m"
+        );
+        kill_when_synced(r, &r.dir().join("disk"), &before, synced);
+        run(found);
+        check_synced(&r.dir().join("part"), synced);
     }
 }

@@ -2,7 +2,8 @@
 //! them natively. Knows neither formats nor what is in them.
 //!
 //! All of it lies in `$XDG_CACHE_HOME/umvu`, or `~/.cache/umvu`, and may be removed at any time; where that cannot be
-//! written, it goes to `$TMPDIR`.
+//! written, it goes to `$TMPDIR`. What is small and only read may lie in memory: in `/dev/shm`, where programs can be
+//! executed there.
 
 mod device;
 mod private;

@@ -37,6 +37,31 @@ pub fn directory(kind: &str) -> io::Result<PathBuf> {
     Err(last)
 }
 
+/// The directory for files in memory: in the tmpfs that shared memory is in (shm_overview(7)).
+fn memory() -> io::Result<PathBuf> {
+    const SHARED: &str = "/dev/shm";
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    let unfit = || io::Error::from(io::ErrorKind::NotFound);
+    let is_tmpfs = u64::try_from(rustix::fs::statfs(SHARED)?.f_type) == Ok(TMPFS_MAGIC);
+    if !is_tmpfs || rustix::fs::statvfs(SHARED)?.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC) {
+        return Err(unfit());
+    }
+    let owner = rustix::process::geteuid();
+    let base = Path::new(SHARED).join(format!("umvu-{}", owner.as_raw()));
+    match std::fs::DirBuilder::new().mode(0o700).create(&base) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    // Everybody may make a directory of that name, or a link.
+    let stat = rustix::fs::lstat(&base)?;
+    let is_ours = stat.st_uid == owner.as_raw() && stat.st_mode == 0o040_700;
+    if is_ours {
+        Ok(base)
+    } else {
+        Err(unfit())
+    }
+}
+
 /// A directory of this process alone, which goes with it.
 pub struct Private {
     fd: OwnedFd,
@@ -49,8 +74,20 @@ impl Private {
     /// # Errors
     /// The host's.
     pub fn new() -> io::Result<Self> {
-        let base = directory("open")?;
-        remove_abandoned(&base);
+        Self::below(&directory("open")?)
+    }
+
+    /// Makes one whose files take memory and no disk, if there is a place for programs there.
+    ///
+    /// # Errors
+    /// - `ENOENT`: there is none.
+    /// - the host's.
+    pub fn in_memory() -> io::Result<Self> {
+        Self::below(&memory()?)
+    }
+
+    fn below(base: &Path) -> io::Result<Self> {
+        remove_abandoned(base);
         let path = base.join(fresh_name());
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

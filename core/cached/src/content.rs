@@ -15,6 +15,7 @@ use crate::entry::Entry;
 use crate::fs::CachedFs;
 use crate::node::Node;
 use crate::partial::{Filler, Partial, THRESHOLD};
+use crate::shelf::Medium;
 use crate::write_back::Clean;
 
 /// As much is asked of a driver at once.
@@ -134,6 +135,7 @@ impl CachedFs {
         self.shelf.keep(entry);
         let is_written = (flags & OFlags::ACCMODE) != OFlags::RDONLY;
         if !state.is_filled {
+            self.shelf.make(node.serial, Medium::Disk);
             self.fill(node, &mut state, None, &*file)?;
         }
         if is_written && state.behind.is_none() {
@@ -173,15 +175,29 @@ impl CachedFs {
             return Ok(());
         }
         let file = self.open_at_driver(node, Some(caller), OFlags::RDWR)?;
+        self.leave_memory(node, state);
         if truncates && node.stat()?.size > 0 {
             self.resize(node, state, caller, &empty)?;
         }
         let stat = node.stat()?;
         let is_true = state.is_filled && state.stamp == (stat.mtime, stat.size);
         if !is_true || contained(|| Ok(file.keep()))? != Keep::SinceEver {
+            self.shelf.make(node.serial, Medium::Disk);
             self.fill(node, state, Some(caller), &*file)?;
         }
         self.begin_writing(node, state, file)
+    }
+
+    /// Has a backing made anew on the disk that is to be written and lies in memory, where nobody would limit it. One that
+    /// somebody reads stays where it is: he is to see what is written.
+    fn leave_memory(&self, node: &Node, state: &mut State) {
+        let is_in_memory = self.shelf.medium(node.serial) == Some(Medium::Memory);
+        if is_in_memory && !state.is_pinned && self.shelf.is_unused(node.serial) {
+            self.shelf.move_to_disk(node.serial);
+            state.is_filled = false;
+            state.partial = None;
+            state.watch = None;
+        }
     }
 
     /// From now on the backing, which is what the driver has, is the truth.
@@ -209,7 +225,12 @@ impl CachedFs {
         state.is_filled = false;
         state.partial = None;
         let stat = node.stat()?;
-        if stat.size > THRESHOLD && contained(|| Ok(file.keep()))? != Keep::Never {
+        // Those of unknown size end somewhere.
+        let is_kept = contained(|| Ok(file.keep()))? != Keep::Never;
+        if is_kept && stat.size <= THRESHOLD {
+            self.shelf.make_small(node.serial, stat.size);
+        }
+        if stat.size > THRESHOLD && is_kept {
             let own = self.open_at_driver(node, caller, OFlags::RDONLY)?;
             state.partial = Some(Partial::new(own, stat.size));
         }
@@ -320,12 +341,7 @@ impl CachedFs {
         if !self.shelf.is_too_full() {
             return;
         }
-        for entry in self.shelf.oldest() {
-            if !self.shelf.is_too_full() {
-                return;
-            }
-            self.drop_content(&entry.node);
-        }
+        self.shelf.make_room(|entry| self.drop_content(&entry.node));
     }
 
     /// Lets the content of an object go, unless somebody uses it.

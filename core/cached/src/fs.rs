@@ -16,11 +16,8 @@ use crate::entry::Entry;
 use crate::inode::CachedInode;
 use crate::names::Recent;
 use crate::node::{Nodes, Until};
-use crate::shelf::Shelf;
+use crate::shelf::{Limits, Shelf};
 use crate::watch::Watch;
-
-/// What backings may take on the host's disk, if nothing else is said.
-const LIMIT: u64 = 1 << 30;
 
 /// How a file system is shown, and whose it is.
 #[derive(Clone, Debug)]
@@ -31,14 +28,14 @@ pub struct Shown {
     pub mounter: Credentials,
     /// His thread.
     pub tid: u32,
-    /// As many bytes contents may take on the host's disk, but for what is in use.
-    pub limit: u64,
+    /// What contents may take.
+    pub limits: Limits,
 }
 
 impl Shown {
     /// What a mount by `caller` shows.
     pub fn new(options: Vec<u8>, caller: &Caller<'_>) -> Self {
-        Self { options, mounter: caller.credentials.clone(), tid: caller.tid, limit: LIMIT }
+        Self { options, mounter: caller.credentials.clone(), tid: caller.tid, limits: Limits::default() }
     }
 }
 
@@ -61,7 +58,7 @@ pub struct CachedFs {
 impl CachedFs {
     /// Makes the file system of a driver; `device` is what stat(2) shows.
     pub fn new(driver: Arc<dyn Driver>, device: u64, shown: Shown) -> Arc<Self> {
-        let Shown { options, mounter, tid, limit } = shown;
+        let Shown { options, mounter, tid, limits } = shown;
         let asked = Arc::new(Asked::new(driver, mounter, tid));
         let nodes = Arc::new(Nodes::default());
         // Its metadata are asked for when somebody wants them: a server may not be ready to answer yet.
@@ -76,7 +73,7 @@ impl CachedFs {
             nodes,
             root: Mutex::new(Some(root)),
             recent: Recent::default(),
-            shelf: Shelf::new(limit),
+            shelf: Shelf::new(limits),
             watch: Watch::default(),
             moving: Mutex::default(),
             ending: Arc::default(),

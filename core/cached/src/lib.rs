@@ -24,3 +24,4 @@ mod watch;
 mod write_back;
 
 pub use fs::{CachedFs, Shown};
+pub use shelf::Limits;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bed::{at, by, make, name, open, Memory};
 use proptest::prelude::*;
-use umvu_cached::CachedFs;
+use umvu_cached::{CachedFs, Limits};
 use umvu_interface::{Creation, Filesystem, OFlags, RemoveKind, RenameFlags, SetAttr};
 
 #[derive(Clone, Debug)]
@@ -183,13 +183,14 @@ proptest! {
     fn what_guests_did_is_what_the_driver_has(
         steps in proptest::collection::vec(step(), 1..80),
         is_remote in any::<bool>(),
-        limit in prop_oneof![Just(1u64 << 30), Just(100_000)],
+        all in prop_oneof![Just(1u64 << 30), Just(100_000)],
+        in_memory in prop_oneof![Just(1u64 << 30), Just(100_000), Just(0)],
     ) {
         let memory = Memory::new();
         if is_remote {
             memory.lock().valid = Some(Duration::ZERO);
         }
-        let fs = memory.mount_with(|shown| shown.limit = limit);
+        let fs = memory.mount_with(|shown| shown.limits = Limits { all, memory: in_memory });
         for directory in ["d0", "d1"] {
             by(|caller| fs.root().create(caller, &name(directory), &Creation::Directory { mode: 0o755 })).unwrap();
         }

@@ -155,7 +155,7 @@ fn backings_that_nobody_uses_go_when_there_are_too_many() {
     for file in 0..50 {
         memory.put(ROOT, format!("f{file}").as_bytes(), &[file; 100_000]);
     }
-    let fs = memory.mount_with(|shown| shown.limit = 1 << 20);
+    let fs = memory.mount_with(|shown| shown.limits.all = 1 << 20);
     let held = open(&fs, "f0", OFlags::RDONLY).unwrap();
     for file in 1..50u8 {
         assert_eq!(content(&fs, &format!("f{file}")).unwrap(), [file; 100_000]);

@@ -13,5 +13,5 @@ mod storage;
 
 pub use driver::{Driver, Found, NewNode, NodeId, Told, FOREVER, ROOT};
 pub use file::{Contents, Keep, OpenFile, Range};
-pub use source::{open_file, open_source, DeviceStorage, Use};
+pub use source::{open_file, open_source, Behind, DeviceStorage, ImageFile, Use};
 pub use storage::{FileStorage, Storage};

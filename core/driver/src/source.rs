@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::FlockOperation;
-use umvu_interface::{may_access, Access, Caller, Errno, FileKind, InodeRef, OFlags, OpenDevice, Opened, Result};
+use umvu_interface::{may_access, Access, Caller, Errno, FileKind, Hold, InodeRef, OFlags, OpenDevice, Opened, Result};
 
 use crate::{FileStorage, Storage};
 
@@ -18,14 +18,14 @@ pub enum Use {
     Write,
 }
 
-/// Opens a regular file or a block device as a storage. A file is locked as flock(2) does, for others or, if it is only
+/// Opens a regular file or a block device as a storage, which has `hold` for as long as it lives. A file is locked as flock(2) does, for others or, if it is only
 /// read, for writers; a device is claimed as by `O_EXCL`.
 ///
 /// # Errors
 /// - `ENOTBLK`: it is neither.
 /// - `EROFS`, `EACCES`, ...: as open(2).
 /// - `EBUSY`: somebody else uses it.
-pub fn open_source(inode: &InodeRef, caller: &Caller<'_>, use_: Use) -> Result<Arc<dyn Storage>> {
+pub fn open_source(inode: &InodeRef, hold: Hold, caller: &Caller<'_>, use_: Use) -> Result<Arc<dyn Storage>> {
     match open(inode, caller, use_)? {
         Opened::Device(device) => Ok(Arc::new(DeviceStorage::new(device, use_)?)),
         opened @ (Opened::File(_) | Opened::Attended(..)) => {
@@ -36,25 +36,64 @@ pub fn open_source(inode: &InodeRef, caller: &Caller<'_>, use_: Use) -> Result<A
             // Of a device of the host stat(2) tells no size.
             let size = rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0))?;
             let storage = FileStorage::new(File::from(fd), 0, size, use_ == Use::Read);
-            Ok(Arc::new(storage.inside(inode, attendant)))
+            Ok(Arc::new(storage.inside(inode, attendant, hold)))
         }
         Opened::Text(_) => Err(Errno::NOTBLK),
     }
 }
 
-/// Opens a regular file that may grow, as images do, and locks it as [`open_source`] does.
+/// A file that an image is in, which may grow.
+pub struct ImageFile {
+    /// The host's file: the image itself, or its content as the view keeps it.
+    pub file: File,
+    /// What must be told of the image when it is to outlast a crash.
+    pub behind: Behind,
+}
+
+/// What is behind the content of an image that is not a file of the host.
+pub struct Behind {
+    inode: Option<InodeRef>,
+    _hold: Hold,
+}
+
+impl Behind {
+    /// Nothing: it is a file of the host.
+    pub fn nothing() -> Self {
+        Self { inode: None, _hold: Hold::default() }
+    }
+
+    /// Brings what was written to it where it belongs.
+    ///
+    /// # Errors
+    /// Those of the file system that it is in.
+    pub fn sync(&self) -> Result<()> {
+        match &self.inode {
+            Some(inode) => inode.filesystem().sync_object(&**inode),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Opens a regular file that may grow, as images do, and locks it as [`open_source`] does. One whose content the view brings
+/// as it is read is brought whole.
 ///
 /// # Errors
-/// - `ENOTBLK`: it is no file of the host.
+/// - `ENOTBLK`: it is no regular file.
 /// - those of [`open_source`].
-pub fn open_file(inode: &InodeRef, caller: &Caller<'_>, use_: Use) -> Result<File> {
-    if inode.kind()? != FileKind::Regular || inode.filesystem().writes_back() {
+pub fn open_file(inode: &InodeRef, hold: Hold, caller: &Caller<'_>, use_: Use) -> Result<ImageFile> {
+    if inode.kind()? != FileKind::Regular {
         return Err(Errno::NOTBLK);
     }
-    match open(inode, caller, use_)? {
-        Opened::File(fd) => Ok(File::from(fd)),
-        Opened::Attended(..) | Opened::Device(_) | Opened::Text(_) => Err(Errno::NOTBLK),
-    }
+    let fd = match open(inode, caller, use_)? {
+        Opened::File(fd) => fd,
+        Opened::Attended(fd, attendant) => {
+            attendant.fill(0, u64::MAX)?;
+            fd
+        }
+        Opened::Device(_) | Opened::Text(_) => return Err(Errno::NOTBLK),
+    };
+    let inode = inode.filesystem().writes_back().then(|| inode.clone());
+    Ok(ImageFile { file: File::from(fd), behind: Behind { inode, _hold: hold } })
 }
 
 fn open(inode: &InodeRef, caller: &Caller<'_>, use_: Use) -> Result<Opened> {

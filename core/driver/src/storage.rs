@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use umvu_interface::{Attendant, Errno, InodeRef, Result};
+use umvu_interface::{Attendant, Errno, Hold, InodeRef, Result};
 
 /// A row of bytes of a fixed size: a file, a device, a part of either.
 pub trait Storage: Send + Sync {
@@ -56,18 +56,19 @@ pub struct FileStorage {
     inode: Option<InodeRef>,
     /// Who brings what is not there yet.
     attendant: Option<Arc<dyn Attendant>>,
+    _hold: Hold,
 }
 
 impl FileStorage {
     /// Takes `size` bytes of a file from `start`. The file must be open for what is to be done with it.
     pub fn new(file: File, start: u64, size: u64, is_read_only: bool) -> Self {
-        Self { file, start, size, is_read_only, inode: None, attendant: None }
+        Self { file, start, size, is_read_only, inode: None, attendant: None, _hold: Hold::default() }
     }
 
-    /// Says of which object of a view it is the content, and who brings it.
-    pub fn inside(self, inode: &InodeRef, attendant: Option<Arc<dyn Attendant>>) -> Self {
+    /// Says of which object of a view it is the content, who brings it, and what keeps its mount.
+    pub fn inside(self, inode: &InodeRef, attendant: Option<Arc<dyn Attendant>>, hold: Hold) -> Self {
         let is_told_late = inode.filesystem().writes_back();
-        Self { inode: is_told_late.then(|| inode.clone()), attendant, ..self }
+        Self { inode: is_told_late.then(|| inode.clone()), attendant, _hold: hold, ..self }
     }
 
     fn bring(&self, at: u64, length: usize) -> Result<()> {

@@ -30,6 +30,12 @@ pub fn find(call: &Call, table: &MountTable, start: Location, path: &[u8], flags
     Ok(Location { mount: directory.mount, inode: Arc::new(node) })
 }
 
+/// The directory and the name of a node of these.
+pub fn place_of(place: &Location) -> Option<(Location, Name)> {
+    let node = place.inode.as_any().downcast_ref::<Node>()?;
+    Some((Location { mount: place.mount.clone(), inode: node.directory.clone() }, node.name.clone()))
+}
+
 /// A node.
 struct Node {
     directory: InodeRef,

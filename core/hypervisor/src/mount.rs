@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use umvu_interface::{Filesystem, InodeRef, MountFlags, Result};
+use umvu_interface::{Filesystem, Hold, InodeRef, MountFlags, Result};
 
 pub use crate::mount_table::MountTable;
 
@@ -119,6 +119,7 @@ pub struct Mount {
     flags: AtomicU64,
     propagation: AtomicU8,
     mark: Option<Mark>,
+    holds: Arc<()>,
 }
 
 /// The flags of a file system: `SB_RDONLY` alone has an effect.
@@ -200,6 +201,7 @@ impl Mount {
             flags: AtomicU64::new(flags.bits()),
             propagation: AtomicU8::new(Propagation::Private as u8),
             mark,
+            holds: Arc::default(),
         })
     }
 
@@ -230,6 +232,16 @@ impl Mount {
     /// Changes that.
     pub fn set_propagation(&self, propagation: Propagation) {
         self.propagation.store(propagation as u8, Ordering::Relaxed);
+    }
+
+    /// Keeps it from being unmounted.
+    pub fn hold(&self) -> Hold {
+        Hold::new(&self.holds)
+    }
+
+    /// Whether something keeps it from that: another mount or a device stands on a file of it.
+    pub fn is_held(&self) -> bool {
+        Arc::strong_count(&self.holds) > 1
     }
 
     /// The mark that open files of this mount carry: 1 to 63, 0 for the host's own tree.

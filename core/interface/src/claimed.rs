@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::OFlags;
 
-use crate::{Caller, FileKind, Result};
+use crate::{Caller, Errno, FileKind, Result};
 
 /// A device that a module claims: whatever node has its numbers, in any tree of the view, opens it.
 pub trait ClaimedDevice: Send + Sync {
@@ -22,9 +22,24 @@ pub trait ClaimedDevice: Send + Sync {
         0o666
     }
 
+    /// The type of file systems that the device is the root of, if it comes by one: the first who opens the node has it
+    /// mounted there, and all others open what is mounted.
+    fn mounts(&self) -> Option<&'static [u8]> {
+        None
+    }
+
     /// Opens it: a descriptor of the host that the guest gets as it is.
-    fn open(&self, caller: &Caller<'_>, flags: OFlags) -> Result<OwnedFd>;
+    ///
+    /// # Errors
+    /// - `ENXIO`: it comes by a mount.
+    fn open(&self, caller: &Caller<'_>, flags: OFlags) -> Result<OwnedFd> {
+        let _ = (caller, flags);
+        Err(Errno::NXIO)
+    }
 
     /// Whether a descriptor with these `stat` numbers was opened here.
-    fn has_opened(&self, dev: u64, ino: u64) -> bool;
+    fn has_opened(&self, dev: u64, ino: u64) -> bool {
+        let _ = (dev, ino);
+        false
+    }
 }

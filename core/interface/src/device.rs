@@ -1,7 +1,9 @@
 //! Devices that the kernel does not have: what an open one answers. Knows nothing of how a call gets to it.
 
-use crate::{Caller, InodeRef, Result};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::{Attendant, Caller, Hold, InodeRef, Result};
 
 /// An open device of a view; dropped when its last descriptor was closed.
 ///
@@ -61,8 +63,12 @@ pub struct OpenedFile {
     pub fd: OwnedFd,
     /// The path.
     pub path: Vec<u8>,
-    /// Device and inode number.
-    pub id: (u64, u64),
+    /// The object.
+    pub inode: InodeRef,
+    /// Who brings what of it is not there yet.
+    pub attendant: Option<Arc<dyn Attendant>>,
+    /// Keeps the mount that it was opened through.
+    pub hold: Hold,
 }
 
 /// The process that asks something of a device.

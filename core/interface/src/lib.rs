@@ -36,7 +36,7 @@ pub use inode::{
     SetAttr, SetTime, Stat, Timestamp, XattrSet,
 };
 pub use module::{
-    FilesystemType, Identity, InnerMounts, LayerUse, LoadError, Loaded, Module, ModuleDescriptor, MountError,
+    FilesystemType, Hold, Identity, InnerMounts, LayerUse, LoadError, Loaded, Module, ModuleDescriptor, MountError,
     MountFlags, MountRequest, Mounted, OptionHelp, Server, World,
 };
 pub use name::Name;

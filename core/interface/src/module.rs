@@ -190,10 +190,28 @@ pub enum LayerUse {
     Upper,
 }
 
+/// Keeps the mount that something was found in from being unmounted, for as long as it, or a copy of it, lives.
+#[derive(Clone, Debug, Default)]
+pub struct Hold {
+    _count: Option<Arc<()>>,
+}
+
+impl Hold {
+    /// Makes one that counts in `count`, by which the mount knows of it.
+    pub fn new(count: &Arc<()>) -> Self {
+        Self { _count: Some(count.clone()) }
+    }
+}
+
 /// The view as it is below a mount that is being made: the only way a module reaches files.
 pub trait World {
     /// Resolves a path of the mounting process, following symbolic links.
     fn resolve(&self, path: &[u8]) -> Result<InodeRef>;
+
+    /// As [`World::resolve`], of what is going to be used for as long as the new mount lives.
+    fn hold(&self, path: &[u8]) -> Result<(InodeRef, Hold)> {
+        Ok((self.resolve(path)?, Hold::default()))
+    }
 
     /// Makes a directory of the view a layer. A directory that is one of the host's becomes a file system of its
     /// own, rooted there, with the ownership store that belongs to it; any other is used as it is.

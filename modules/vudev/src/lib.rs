@@ -19,7 +19,7 @@ mod types;
 
 use std::sync::Arc;
 
-use umvu_interface::{FilesystemType, LoadError, Module, ModuleDescriptor, OptionHelp};
+use umvu_interface::{ClaimedDevice, FilesystemType, LoadError, Module, ModuleDescriptor, OptionHelp};
 
 /// The module's entry in the list of modules.
 pub static MODULE: ModuleDescriptor = ModuleDescriptor {
@@ -52,5 +52,9 @@ struct Vudev;
 impl Module for Vudev {
     fn filesystem_types(&self) -> Vec<Arc<dyn FilesystemType>> {
         types::all()
+    }
+
+    fn devices(&self) -> Vec<Arc<dyn ClaimedDevice>> {
+        vec![Arc::new(loops::ControlNode)]
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use umvu_driver::{FileStorage, Storage};
-use umvu_interface::{Asker, Errno, OFlags, OpenDevice, OpenedFile, Result};
+use umvu_interface::{
+    Asker, Attendant, ClaimedDevice, Errno, FileKind, Hold, InodeRef, OFlags, OpenDevice, OpenedFile, Result,
+};
 
 use crate::disk::{Disk, Part};
 use crate::ioctl;
@@ -44,6 +46,7 @@ struct Loop {
 /// The file that a loop device shows, and how: what `struct loop_info64` tells.
 struct Bound {
     file: File,
+    inside: (InodeRef, Option<Arc<dyn Attendant>>, Hold),
     path: Vec<u8>,
     device: u64,
     inode: u64,
@@ -163,7 +166,8 @@ impl Loop {
         if bound.is_some() {
             return Err(Errno::BUSY);
         }
-        let OpenedFile { fd, path, id: (device, inode) } = guest.descriptor(fd)?;
+        let OpenedFile { fd, path, inode: object, attendant, hold } = guest.descriptor(fd)?;
+        let (device, inode) = object.id()?;
         let file = File::from(fd);
         let stat = rustix::fs::fstat(&file)?;
         let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
@@ -177,6 +181,7 @@ impl Loop {
         let writes = mode == OFlags::RDWR;
         let mut new = Bound {
             file,
+            inside: (object, attendant, hold),
             path,
             device,
             inode,
@@ -198,7 +203,9 @@ impl Loop {
         let size = if bound.size_limit > 0 { rest.min(bound.size_limit) } else { rest };
         let file = bound.file.try_clone().map_err(|_| Errno::MFILE)?;
         let is_read_only = bound.flags & flag::READ_ONLY != 0;
-        self.disk.replace(Arc::new(FileStorage::new(file, bound.offset, size, is_read_only)));
+        let (inode, attendant, hold) = bound.inside.clone();
+        let storage = FileStorage::new(file, bound.offset, size, is_read_only);
+        self.disk.replace(Arc::new(storage.inside(&inode, attendant, hold)));
         if bound.flags & flag::PARTSCAN != 0 {
             // Its partitions are none's yet.
             let _ = self.disk.read_partitions();
@@ -269,6 +276,32 @@ impl Bound {
         self.name.copy_from_slice(&info[56..120]);
         self.name[63] = 0;
         Ok(())
+    }
+}
+
+/// The node of the control device, which needs no mount before it is used.
+pub struct ControlNode;
+
+impl ClaimedDevice for ControlNode {
+    fn kind(&self) -> FileKind {
+        FileKind::CharDevice
+    }
+
+    /// `LOOP_CTRL_MINOR` of linux/miscdevice.h.
+    fn number(&self) -> u64 {
+        rustix::fs::makedev(10, 237)
+    }
+
+    fn path(&self) -> &'static [u8] {
+        b"/dev/loop-control"
+    }
+
+    fn mode(&self) -> u32 {
+        0o660
+    }
+
+    fn mounts(&self) -> Option<&'static [u8]> {
+        Some(b"vudevloop")
     }
 }
 

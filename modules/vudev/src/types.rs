@@ -4,14 +4,17 @@ use std::fs::File;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
-use umvu_driver::{open_file, open_source, FileStorage, Storage, Use};
+use umvu_driver::{open_file, open_source, FileStorage, ImageFile, Storage, Use};
 use umvu_interface::{
-    cause, Errno, FilesystemType, InnerMounts, InodeRef, MountError, MountFlags, MountRequest, Mounted, Name, World,
+    cause, Errno, FilesystemType, Hold, InnerMounts, InodeRef, MountError, MountFlags, MountRequest, Mounted, Name,
+    World,
 };
 
 use crate::disk::Disk;
 use crate::image::qcow2::Qcow2;
 use crate::image::vdi::Vdi;
+use crate::image::vhdx::Vhdx;
+use crate::image::vmdk::Vmdk;
 use crate::image::ImageError;
 use crate::loops::Loops;
 use crate::node::{Device, DeviceFs, Numbers, Owner, Place};
@@ -28,6 +31,8 @@ pub fn all() -> Vec<Arc<dyn FilesystemType>> {
         made(&["vudevpartx", "vudevraw"], Kind::Raw),
         made(&["vudevqcow2"], Kind::Qcow2),
         made(&["vudevvdi"], Kind::Vdi),
+        made(&["vudevvmdk"], Kind::Vmdk),
+        made(&["vudevvhdx"], Kind::Vhdx),
         made(&["vudevloop"], Kind::Loops),
     ]
 }
@@ -39,6 +44,8 @@ enum Kind {
     Raw,
     Qcow2,
     Vdi,
+    Vmdk,
+    Vhdx,
     Loops,
 }
 
@@ -75,7 +82,9 @@ impl FilesystemType for Type {
             Kind::Null => Device::Null,
             Kind::RamDisk => Device::Disk(Disk::new(ramdisk(&options)?)),
             Kind::Raw => Device::Disk(Disk::new(raw(request, world, &options)?)),
-            Kind::Qcow2 | Kind::Vdi => Device::Disk(Disk::new(self.image(request, world, &options)?)),
+            Kind::Qcow2 | Kind::Vdi | Kind::Vmdk | Kind::Vhdx => {
+                Device::Disk(Disk::new(self.image(request, world, &options)?))
+            }
             Kind::Loops => Device::Loops(loops(request, world)?),
         };
         if let (Device::Disk(disk), Some(Access::ReadOnly)) = (&device, access(request, &options)) {
@@ -199,11 +208,11 @@ fn use_of(request: &MountRequest<'_>, options: &Options) -> Use {
 }
 
 /// What the source names.
-fn source(request: &MountRequest<'_>, world: &dyn World) -> Result<InodeRef, MountError> {
+fn source(request: &MountRequest<'_>, world: &dyn World) -> Result<(InodeRef, Hold), MountError> {
     if request.source.is_empty() {
         return Err(MountError::new(Errno::INVAL, "vudev: no file named that the disk is in"));
     }
-    world.resolve(request.source).map_err(|errno| fail(request.source, errno))
+    world.hold(request.source).map_err(|errno| fail(request.source, errno))
 }
 
 /// Why a source cannot be opened.
@@ -223,8 +232,8 @@ fn refused(source: &[u8], errno: Errno, use_: Use) -> MountError {
 /// The storage of a disk in a file, or on another device, as it lies there.
 fn raw(request: &MountRequest<'_>, world: &dyn World, options: &Options) -> Result<Arc<dyn Storage>, MountError> {
     let use_ = use_of(request, options);
-    let inode = source(request, world)?;
-    open_source(&inode, &request.caller, use_).map_err(|errno| refused(request.source, errno, use_))
+    let (inode, hold) = source(request, world)?;
+    open_source(&inode, hold, &request.caller, use_).map_err(|errno| refused(request.source, errno, use_))
 }
 
 impl Type {
@@ -235,18 +244,16 @@ impl Type {
         world: &dyn World,
         options: &Options,
     ) -> Result<Arc<dyn Storage>, MountError> {
-        let use_ = use_of(request, options);
-        let inode = source(request, world)?;
-        let file = open_file(&inode, &request.caller, use_).map_err(|errno| match errno {
-            Errno::NOTBLK => {
-                let message =
-                    format!("{}: not a file of the host, where images must be", request.source.escape_ascii());
-                MountError::new(errno, message)
-            }
+        let use_ = if self.kind == Kind::Vhdx { Use::Read } else { use_of(request, options) };
+        let (inode, hold) = source(request, world)?;
+        let file = open_file(&inode, hold, &request.caller, use_).map_err(|errno| match errno {
+            Errno::NOTBLK => MountError::new(errno, format!("{}: not a file", request.source.escape_ascii())),
             errno => refused(request.source, errno, use_),
         })?;
         let opened: Result<Arc<dyn Storage>, ImageError> = match self.kind {
             Kind::Vdi => Vdi::open(file, use_).map(|image| Arc::new(image) as Arc<dyn Storage>),
+            Kind::Vmdk => Vmdk::open(file, use_).map(|image| Arc::new(image) as Arc<dyn Storage>),
+            Kind::Vhdx => Vhdx::open(file, use_).map(|image| Arc::new(image) as Arc<dyn Storage>),
             _ => {
                 let find = |name: &[u8], from: &[u8]| find(name, from, request, world);
                 Qcow2::open(file, request.source, use_, &find).map(|image| Arc::new(image) as Arc<dyn Storage>)
@@ -265,14 +272,14 @@ fn find(
     from: &[u8],
     request: &MountRequest<'_>,
     world: &dyn World,
-) -> Result<(File, Vec<u8>), ImageError> {
+) -> Result<(ImageFile, Vec<u8>), ImageError> {
     let name = name.strip_prefix(b"file:").unwrap_or(name);
     let before_slash = name.split(|b| *b == b'/').next().unwrap_or_default();
     if before_slash.contains(&b':') {
         return Err(ImageError::Unsupported("a place that is no file".into()));
     }
     let path = if name.first() == Some(&b'/') { name.to_vec() } else { [split(from).0, b"/", name].concat() };
-    let inode = world.resolve(&path).map_err(ImageError::Host)?;
-    let file = open_file(&inode, &request.caller, Use::Read).map_err(ImageError::Host)?;
+    let (inode, hold) = world.hold(&path).map_err(ImageError::Host)?;
+    let file = open_file(&inode, hold, &request.caller, Use::Read).map_err(ImageError::Host)?;
     Ok((file, path))
 }

@@ -46,7 +46,11 @@ pub static MODULE: ModuleDescriptor = ModuleDescriptor {
     mount_options: &[
         OptionHelp { syntax: "offset=SIZE", help: "where in the image the file system begins" },
         OptionHelp { syntax: "sizelimit=SIZE", help: "how much of the image is looked at" },
-        OptionHelp { syntax: "limit=SIZE", help: "what contents may take on the host's disk, 1G if not given" },
+        OptionHelp {
+            syntax: "limit=SIZE",
+            help: "what contents that nobody uses may take on the host, 1G if not given",
+        },
+        OptionHelp { syntax: "memory=SIZE", help: "how much of it in memory: 256M, or a sixteenth of what there is" },
         OptionHelp { syntax: "uid=N", help: "owner of all files (vfat, iso9660); gid= the group" },
         OptionHelp {
             syntax: "umask=MODE",

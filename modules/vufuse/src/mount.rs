@@ -5,7 +5,8 @@ use std::sync::Arc;
 use umvu_cached::{CachedFs, Shown};
 use umvu_driver::{open_source, Driver, Storage, Use};
 use umvu_interface::{
-    cause, Errno, FileKind, Filesystem, InnerMounts, InodeRef, MountError, MountFlags, MountRequest, Mounted, World,
+    cause, Errno, FileKind, Filesystem, Hold, InnerMounts, InodeRef, MountError, MountFlags, MountRequest, Mounted,
+    World,
 };
 
 use crate::contained::{contain, Contained};
@@ -34,6 +35,12 @@ pub enum Wanted {
     Archive(&'static str),
 }
 
+/// What an image is in.
+struct Source {
+    inode: InodeRef,
+    hold: Hold,
+}
+
 /// What was opened of an image.
 struct Opened {
     driver: Arc<dyn Driver>,
@@ -51,8 +58,9 @@ pub fn mount(request: &MountRequest<'_>, world: &dyn World, wanted: Wanted) -> R
     let failed = |errno: Errno| MountError::new(errno, format!("{name}: {}", cause(errno)));
     let credentials = request.caller.credentials;
     let mounter = (credentials.uid.fs, credentials.gid.fs);
-    let source = world.resolve(request.source).map_err(failed)?;
-    match source.kind().map_err(failed)? {
+    let (inode, hold) = world.hold(request.source).map_err(failed)?;
+    let source = Source { inode, hold };
+    match source.inode.kind().map_err(failed)? {
         FileKind::Regular | FileKind::BlockDevice => {}
         _ if wanted == Wanted::Any => return archive(request, world, "archive"),
         FileKind::Directory => return Err(failed(Errno::ISDIR)),
@@ -100,7 +108,8 @@ pub fn mount(request: &MountRequest<'_>, world: &dyn World, wanted: Wanted) -> R
         }
     };
     let mut shown = Shown::new(options.shown.join(&b','), &request.caller);
-    shown.limit = options.limit.unwrap_or(shown.limit);
+    shown.limits.all = options.limit.unwrap_or(shown.limits.all);
+    shown.limits.memory = options.memory.unwrap_or(shown.limits.memory);
     let filesystem = CachedFs::new(driver, world.new_device(), shown);
     let is_asked = matches!(wanted, Wanted::Only(_));
     Ok(Mounted {
@@ -122,13 +131,13 @@ fn storage_of(image: Image) -> Result<Arc<dyn Storage>> {
 
 /// Opens the source, for one use, and takes the part of it that is asked for.
 fn take(
-    source: &InodeRef,
+    source: &Source,
     request: &MountRequest<'_>,
     options: &Options,
     use_: Use,
     name: &str,
 ) -> Result<Arc<dyn Storage>> {
-    let storage = open_source(source, &request.caller, use_).map_err(|errno| {
+    let storage = open_source(&source.inode, source.hold.clone(), &request.caller, use_).map_err(|errno| {
         let message = match (errno, use_) {
             (Errno::BUSY, Use::Read) => format!("{name}: somebody writes it: {}", cause(errno)),
             (Errno::BUSY, Use::Write) => format!("{name}: somebody else has it mounted: {}", cause(errno)),
@@ -167,7 +176,7 @@ fn read_only(
     Ok(Opened { driver: Arc::new(Contained::new(image, driver)), fstype, flags: MountFlags::READ_ONLY })
 }
 
-fn ext(image: Image, source: &InodeRef, request: &MountRequest<'_>, options: &Options) -> Result<Opened> {
+fn ext(image: Image, source: &Source, request: &MountRequest<'_>, options: &Options) -> Result<Opened> {
     let name = image.name().to_owned();
     let said = |image: &Image, errno: Errno, why: String| {
         MountError::new(errno, format!("{name}: {}", image.last_reason().unwrap_or(why)))
@@ -206,7 +215,7 @@ fn ext(image: Image, source: &InodeRef, request: &MountRequest<'_>, options: &Op
     Ok(Opened { driver: Arc::new(Contained::new(image, driver)), fstype: superblock.fstype(), flags })
 }
 
-fn fat(image: Image, source: &InodeRef, request: &MountRequest<'_>, options: &Options) -> Result<Opened> {
+fn fat(image: Image, source: &Source, request: &MountRequest<'_>, options: &Options) -> Result<Opened> {
     let name = image.name().to_owned();
     let is_read_only = request.flags.contains(MountFlags::READ_ONLY);
     let storage = if is_read_only {

@@ -10,8 +10,10 @@ use crate::owner::Owner;
 pub struct Options {
     pub offset: u64,
     pub size_limit: Option<u64>,
-    /// Bytes of the host's disk that contents may take.
+    /// Bytes that contents may take on the host.
     pub limit: Option<u64>,
+    /// Bytes of these in memory.
+    pub memory: Option<u64>,
     pub owner: Owner,
     pub names: Wanted,
     /// The journal is not replayed.
@@ -47,6 +49,7 @@ impl Options {
             offset: 0,
             size_limit: None,
             limit: None,
+            memory: None,
             owner: Owner { mounter, ..Owner::default() },
             names: Wanted { rock_ridge: true, joliet: true },
             no_load: false,
@@ -104,6 +107,10 @@ impl Options {
             }
             b"limit" => {
                 self.limit = Some(bytes()?);
+                ALL
+            }
+            b"memory" => {
+                self.memory = Some(bytes()?);
                 ALL
             }
             b"uid" => {

@@ -201,13 +201,14 @@ impl Asker for Guest<'_> {
         let fd = self.call.take_fd(number)?;
         let stat = rustix::fs::fstat(&fd)?;
         let controls = &self.call.supervisor.controls;
-        let number_of = (stat.st_dev, stat.st_ino);
-        if controls.find(stat.st_dev, stat.st_ino).is_some() || controls.attended.contains_key(&number_of) {
+        if controls.find(stat.st_dev, stat.st_ino).is_some() {
             return Err(Errno::INVAL);
         }
+        let attendant = controls.attended.get(&(stat.st_dev, stat.st_ino)).map(|attendant| attendant.clone());
         let place = self.call.supervisor.place_of(self.call, self.call.take_fd(number)?)?;
         let table = self.call.table();
         let path = crate::resolve::path_of(&table, &self.call.root(&table), &place)?;
-        Ok(OpenedFile { fd, path: path.unwrap_or_default(), id: place.inode.id()? })
+        let (inode, hold) = (place.inode, place.mount.hold());
+        Ok(OpenedFile { fd, path: path.unwrap_or_default(), inode, attendant, hold })
     }
 }

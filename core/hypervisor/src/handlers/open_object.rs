@@ -92,6 +92,10 @@ pub fn open_place(call: &Call, place: &Location, how: How, path: &[u8]) -> Outco
     }
     // Whoever may load the module may use what it claims, whatever the node of the host says.
     if let Some(device) = claimed(call, place, kind)? {
+        if let Some(fstype) = device.mounts() {
+            let device = crate::mounting::device(call, place, fstype)?;
+            return open_place(call, &device, how, path);
+        }
         let fd = call.as_caller(|caller| device.open(caller, flags))?;
         return Ok(Reply::Descriptor(fd, how.close_on_exec()));
     }
@@ -187,7 +191,10 @@ fn claimed(call: &Call, place: &Location, kind: FileKind) -> Result<Option<Arc<d
         return Ok(None);
     }
     let number = place.inode.stat()?.rdev;
-    Ok(call.state.view.device(|device| device.kind() == kind && device.number() == number))
+    let device = call.state.view.device(|device| device.kind() == kind && device.number() == number);
+    // What a device mounts is its file system's already.
+    let is_mounted = |device: &Arc<dyn ClaimedDevice>| device.mounts() == Some(&place.mount.fstype[..]);
+    Ok(device.filter(|device| !is_mounted(device)))
 }
 
 /// The mode without the set-id bits that a truncation by a faked identity takes away: `do_truncate` of `fs/open.c`.

@@ -73,6 +73,9 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
             return Err(busy(target, "something is mounted in it"));
         }
         let counted = if on_root { Place::NotCurrent } else { Place::Anywhere };
+        if at.mount.is_held() {
+            return Err(busy(target, "something that is mounted uses it"));
+        }
         if stays_in_use(call, &at.mount, counted) {
             return Err(busy(target, "a process uses it"));
         }
@@ -97,6 +100,8 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
     view.set_mounts(table);
     drop(change);
     drop((at, leaving, attachment));
+    // What it stood on may have been unmounted before.
+    prune(call);
     umvu_interface::blocking(|| ends.into_iter().try_for_each(|end| end.wait(call))).map_err(|errno| {
         let cause = umvu_interface::cause(errno);
         MountError::new(errno, format!("{}: unmounted, but not all could be written: {cause}", shown(target)))
@@ -184,10 +189,13 @@ enum Place {
     NotCurrent,
 }
 
-/// Whether a process has its root or current directory, an open directory or an open file in a mount, or runs or maps
-/// a file of it. The latter count only where the file can be reached through nothing else, as they carry no mark.
+/// Whether something stands on a file of a mount, or a process has its root or current directory, an open directory or an
+/// open file in it, or runs or maps a file of it. The latter count only where the file can be reached through nothing else, as they carry no mark.
 fn in_use(call: &Call, mount: &Arc<Mount>, counted: Place) -> bool {
     let inside = |location: &Location| location.mount.id == mount.id;
+    if mount.is_held() {
+        return true;
+    }
     let guests = call.supervisor.living();
     guests.iter().any(|(_, state)| {
         state.root.as_ref().is_some_and(|r| inside(r))

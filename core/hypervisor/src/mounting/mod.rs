@@ -19,7 +19,7 @@ pub use world::Below;
 
 use std::sync::Arc;
 
-use umvu_interface::{Capabilities, Errno, FileKind, InodeRef, MountError};
+use umvu_interface::{Capabilities, Errno, FileKind, InodeRef, MountError, MountFlags};
 
 use crate::additions::Absent;
 use crate::call::Call;
@@ -171,6 +171,36 @@ pub fn mount(call: &Call, order: &Order<'_>) -> Result<()> {
     };
     let made = new::make(call, &wanted, covered.inode.clone())?;
     new::add(call, made, covered, order.target)
+}
+
+/// Finds the root of a file system whose root is a device, as it is mounted in the view; if it is not yet, it is mounted
+/// on the node at `at`. Whoever may load the module may do so.
+///
+/// # Errors
+/// - `ENOENT`: the node has no path in the view.
+/// - those of the type.
+pub fn device(call: &Call, at: &Location, fstype: &[u8]) -> core::result::Result<Location, Errno> {
+    let view = call.state.view.clone();
+    let _change = view.change.lock();
+    let table = call.table();
+    if let Some(mount) = table.mounts().iter().find(|mount| mount.fstype == fstype) {
+        return Ok(Location::root_of(mount));
+    }
+    let path = &crate::resolve::path_of(&table, &call.root(&table), at)?.ok_or(Errno::NOENT)?[..];
+    let said = |error: MountError| {
+        tracing::warn!(%error, "a device is not to be had");
+        error.errno
+    };
+    let covered = match crate::claimed::place_of(at) {
+        Some((directory, name)) => Absent::below(&directory, &name),
+        None => at.clone(),
+    };
+    let flags = MountFlags::empty();
+    let wanted = Wanted { fstype, source: b"none", target: path, options: Vec::new(), flags, superblock: flags };
+    let made = new::make(call, &wanted, covered.inode.clone()).map_err(said)?;
+    let root = Location::root_of(&made.mount);
+    new::add(call, made, covered, path).map_err(said)?;
+    Ok(root)
 }
 
 /// Moves what is at `from`, attached or not, to `to`: move_mount(2).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use umvu_host::{HostFs, HostInode};
-use umvu_interface::{Errno, HeldProgram, InodeRef, LayerUse, MountError, Result, World};
+use umvu_interface::{Errno, HeldProgram, Hold, InodeRef, LayerUse, MountError, Result, World};
 use umvu_ownership::Store;
 
 use crate::call::{Call, Fail};
@@ -25,6 +25,11 @@ static DEVICES: AtomicU64 = AtomicU64::new(0);
 impl World for Below<'_> {
     fn resolve(&self, path: &[u8]) -> Result<InodeRef> {
         Ok(self.call.object(libc::AT_FDCWD, path, Last::Follow)?.inode)
+    }
+
+    fn hold(&self, path: &[u8]) -> Result<(InodeRef, Hold)> {
+        let place = self.call.object(libc::AT_FDCWD, path, Last::Follow)?;
+        Ok((place.inode, place.mount.hold()))
     }
 
     fn layer(

@@ -1,8 +1,10 @@
-//! Disks in images that are no plain rows of bytes: one file for each format. An image is a file of the host's, which
-//! grows as it is written.
+//! Disks in images that are no plain rows of bytes: one file for each format. An image is a file, which grows as it is
+//! written.
 
 pub mod qcow2;
 pub mod vdi;
+pub mod vhdx;
+pub mod vmdk;
 
 /// Why an image is not used: it names what is wrong with it.
 #[derive(Debug, thiserror::Error)]

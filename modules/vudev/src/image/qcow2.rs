@@ -4,28 +4,31 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use imago::file::File as ImageFile;
+use imago::file::File as HostFile;
 use imago::raw::Raw;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder};
 use parking_lot::RwLock;
-use umvu_driver::{Storage, Use};
+use umvu_driver::{Behind, ImageFile, Storage, Use};
 use umvu_interface::{Errno, Result};
 
 use super::{io_errno, ImageError};
 
 /// An open image.
 pub struct Qcow2 {
-    access: RwLock<FormatAccess<ImageFile>>,
+    access: RwLock<FormatAccess<HostFile>>,
+    behind: Behind,
+    /// Those of the images below.
+    _below: Vec<Behind>,
     use_: Use,
     size: u64,
 }
 
 /// Finds the file that an image stands on, by the name that the image tells and the path of the image: the file, opened
 /// for reading, and its path.
-pub type Find<'a> = dyn Fn(&[u8], &[u8]) -> core::result::Result<(File, Vec<u8>), ImageError> + 'a;
+pub type Find<'a> = dyn Fn(&[u8], &[u8]) -> core::result::Result<(ImageFile, Vec<u8>), ImageError> + 'a;
 
 /// An image stands on another one at most so often.
-const DEPTH_MOST: u32 = 32;
+const DEPTH_MOST: usize = 32;
 
 /// What a header tells.
 struct Header {
@@ -43,10 +46,12 @@ impl Qcow2 {
     ///
     /// # Errors
     /// An [`ImageError`] that names what is wrong.
-    pub fn open(file: File, path: &[u8], use_: Use, find: &Find<'_>) -> core::result::Result<Self, ImageError> {
-        let access = open(file, path, use_, find, 0)?;
+    pub fn open(image: ImageFile, path: &[u8], use_: Use, find: &Find<'_>) -> core::result::Result<Self, ImageError> {
+        let ImageFile { file, behind } = image;
+        let mut below = Vec::new();
+        let access = open(file, path, use_, find, &mut below)?;
         let size = access.size();
-        Ok(Self { access: RwLock::new(access), use_, size })
+        Ok(Self { access: RwLock::new(access), behind, _below: below, use_, size })
     }
 }
 
@@ -55,15 +60,15 @@ fn open(
     path: &[u8],
     use_: Use,
     find: &Find<'_>,
-    depth: u32,
-) -> core::result::Result<FormatAccess<ImageFile>, ImageError> {
+    images: &mut Vec<Behind>,
+) -> core::result::Result<FormatAccess<HostFile>, ImageError> {
     let header = read_header(&file)?;
     let backing = match &header.backing {
-        Some(backing) => Some(below(backing, path, find, depth + 1)?),
+        Some(backing) => Some(below(backing, path, find, images)?),
         None => None,
     };
-    let image = ImageFile::try_from(file)?;
-    let builder = imago::qcow2::Qcow2::<ImageFile, FormatAccess<ImageFile>>::builder(image);
+    let image = HostFile::try_from(file)?;
+    let builder = imago::qcow2::Qcow2::<HostFile, FormatAccess<HostFile>>::builder(image);
     let builder = builder.write(use_ == Use::Write).backing(backing).data_file(None);
     Ok(FormatAccess::new(builder.open(DenyImplicitOpenGate::default())?))
 }
@@ -73,15 +78,16 @@ fn below(
     backing: &Backing,
     path: &[u8],
     find: &Find<'_>,
-    depth: u32,
-) -> core::result::Result<FormatAccess<ImageFile>, ImageError> {
+    images: &mut Vec<Behind>,
+) -> core::result::Result<FormatAccess<HostFile>, ImageError> {
     let name = backing.name.escape_ascii().to_string();
     let wrong = |error: ImageError| ImageError::Backing { name: name.clone(), reason: error.to_string() };
-    if depth > DEPTH_MOST {
+    if images.len() >= DEPTH_MOST {
         return Err(wrong(ImageError::Damaged("it stands on itself".into())));
     }
-    let open_it = || {
-        let (file, path) = find(&backing.name, path)?;
+    let mut open_it = || {
+        let (ImageFile { file, behind }, path) = find(&backing.name, path)?;
+        images.push(behind);
         let is_qcow2 = match backing.format.as_deref() {
             Some(b"qcow2") => true,
             Some(b"raw") => false,
@@ -89,9 +95,9 @@ fn below(
             None => has_magic(&file)?,
         };
         if is_qcow2 {
-            return open(file, &path, Use::Read, find, depth);
+            return open(file, &path, Use::Read, find, images);
         }
-        let raw = Raw::builder(ImageFile::try_from(file)?).open(DenyImplicitOpenGate::default())?;
+        let raw = Raw::builder(HostFile::try_from(file)?).open(DenyImplicitOpenGate::default())?;
         Ok(FormatAccess::new(raw))
     };
     open_it().map_err(wrong)
@@ -227,7 +233,9 @@ impl Storage for Qcow2 {
             return Ok(());
         }
         let access = self.access.read();
-        access.flush().and_then(|()| access.sync()).map_err(|error| io_errno(&error))
+        access.flush().and_then(|()| access.sync()).map_err(|error| io_errno(&error))?;
+        drop(access);
+        self.behind.sync()
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<()> {
@@ -271,7 +279,8 @@ mod tests {
 
     fn open_it(file: &File, use_: Use) -> core::result::Result<Qcow2, ImageError> {
         let none = |_: &[u8], _: &[u8]| Err(ImageError::Host(Errno::NOENT));
-        Qcow2::open(file.try_clone().unwrap(), b"image", use_, &none)
+        let image = ImageFile { file: file.try_clone().unwrap(), behind: Behind::nothing() };
+        Qcow2::open(image, b"image", use_, &none)
     }
 
     #[test]

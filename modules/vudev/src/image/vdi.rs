@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use parking_lot::Mutex;
-use umvu_driver::{Storage, Use};
+use umvu_driver::{Behind, ImageFile, Storage, Use};
 use umvu_interface::{Errno, Result};
 
 use super::{io_errno, ImageError};
@@ -13,6 +13,7 @@ use super::{io_errno, ImageError};
 /// An open image.
 pub struct Vdi {
     file: File,
+    behind: Behind,
     use_: Use,
     size: u64,
     block: u64,
@@ -50,7 +51,8 @@ impl Vdi {
     ///
     /// # Errors
     /// An [`ImageError`] that names what is wrong.
-    pub fn open(file: File, use_: Use) -> core::result::Result<Self, ImageError> {
+    pub fn open(image: ImageFile, use_: Use) -> core::result::Result<Self, ImageError> {
+        let ImageFile { file, behind } = image;
         let length = file.metadata()?.len();
         let mut header = [0; 512];
         if length < 512 {
@@ -101,7 +103,7 @@ impl Vdi {
                 _ => return damaged("two blocks in one place"),
             }
         }
-        Ok(Self { file, use_, size, block, map_at, data_at, map: Mutex::new(Map { places, taken }) })
+        Ok(Self { file, behind, use_, size, block, map_at, data_at, map: Mutex::new(Map { places, taken }) })
     }
 
     /// Calls `one` for each piece of a range that lies in one block: the block, the offset in it, and the range in the
@@ -197,7 +199,8 @@ impl Storage for Vdi {
         if self.is_read_only() {
             return Ok(());
         }
-        self.file.sync_data().map_err(|error| io_errno(&error))
+        self.file.sync_data().map_err(|error| io_errno(&error))?;
+        self.behind.sync()
     }
 
     fn zero(&self, offset: u64, length: u64) -> Result<()> {
@@ -240,15 +243,19 @@ mod tests {
         file
     }
 
+    fn open_it(file: &File, use_: Use) -> core::result::Result<Vdi, ImageError> {
+        Vdi::open(ImageFile { file: file.try_clone().unwrap(), behind: Behind::nothing() }, use_)
+    }
+
     #[test]
     fn blocks_are_placed_in_the_order_of_their_first_writes() {
         let file = image(8);
-        let vdi = Vdi::open(file.try_clone().unwrap(), Use::Write).unwrap();
+        let vdi = open_it(&file, Use::Write).unwrap();
         assert_eq!(vdi.size(), 8 * 4096);
         vdi.write_at(5 * 4096 - 2, b"abcd").unwrap();
         vdi.write_at(0, b"first").unwrap();
         assert_eq!(file.metadata().unwrap().len(), 4096 + 3 * 4096);
-        let again = Vdi::open(file.try_clone().unwrap(), Use::Read).unwrap();
+        let again = open_it(&file, Use::Read).unwrap();
         let mut all = vec![1; 8 * 4096];
         again.read_at(0, &mut all).unwrap();
         assert_eq!((&all[..6], &all[5 * 4096 - 3..5 * 4096 + 3]), (&b"first\0"[..], &b"\0abcd\0"[..]));
@@ -265,7 +272,7 @@ mod tests {
         file.write_all_at(&0u32.to_le_bytes(), 512).unwrap();
         file.write_all_at(b"kept", 4096).unwrap();
         file.set_len(8192).unwrap();
-        let vdi = Vdi::open(file.try_clone().unwrap(), Use::Write).unwrap();
+        let vdi = open_it(&file, Use::Write).unwrap();
         vdi.write_at(4096, b"new").unwrap();
         let mut first = [0; 4];
         vdi.read_at(0, &mut first).unwrap();
@@ -277,7 +284,7 @@ mod tests {
         let file = image(8);
         file.write_all_at(&7u32.to_le_bytes(), 512).unwrap();
         file.write_all_at(&7u32.to_le_bytes(), 516).unwrap();
-        let said = |file: &File| Vdi::open(file.try_clone().unwrap(), Use::Read).err().map(|error| error.to_string());
+        let said = |file: &File| open_it(file, Use::Read).err().map(|error| error.to_string());
         assert_eq!(said(&file).unwrap(), "a damaged image: two blocks in one place");
         file.write_all_at(&9u32.to_le_bytes(), 512).unwrap();
         assert_eq!(said(&file).unwrap(), "a damaged image: a block beyond the end");
@@ -292,7 +299,7 @@ mod tests {
             for (at, value) in fields {
                 file.write_all_at(&value.to_le_bytes(), at as u64).unwrap();
             }
-            if let Ok(vdi) = Vdi::open(file, Use::Write) {
+            if let Ok(vdi) = open_it(&file, Use::Write) {
                 let mut some = [0; 512];
                 let _ = vdi.read_at(vdi.size().saturating_sub(512), &mut some);
                 let _ = vdi.write_at(0, b"x");
