@@ -33,6 +33,7 @@ mod mount;
 mod mount_table;
 mod mounting;
 mod namespace;
+mod parting;
 mod paths;
 mod placeholder;
 mod programs;

@@ -34,6 +34,8 @@ pub struct Supervisor {
     pub placeholders: Arc<Placeholders>,
     /// Texts that guests have open, and who takes what is written to them.
     pub controls: crate::control::Controls,
+    /// What guests have descriptors of that is gone.
+    pub parted: crate::parting::Parted,
     /// Descriptors of file systems that are being described.
     pub contexts: Contexts,
     /// Marks of open files.
@@ -91,6 +93,7 @@ impl Supervisor {
             states: States::default(),
             placeholders: Arc::new(Placeholders::new()?),
             controls: crate::control::Controls::new()?,
+            parted: crate::parting::Parted::default(),
             contexts: Contexts::default(),
             marks: Arc::default(),
             modules,

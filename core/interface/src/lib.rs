@@ -14,6 +14,7 @@ mod ending;
 mod inode;
 mod module;
 mod name;
+mod parting;
 mod ports;
 mod procfd;
 mod program;
@@ -38,6 +39,7 @@ pub use module::{
     MountFlags, MountRequest, Mounted, OptionHelp, World,
 };
 pub use name::Name;
+pub use parting::{Parting, Unsaid};
 pub use ports::PortMap;
 pub use procfd::{path_of_open, ProcPath};
 pub use program::{Argv0, HeldProgram, IdentityOf, Program, ProgramClaim, ProgramDescriptor, PROGRAM_HEAD};
