@@ -180,46 +180,8 @@ fn a_node_with_its_number_is_the_device(r: &Runner) {
     assert_eq!(fuse(r, script).line(), "10");
 }
 
-/// A server of a few lines: `serve(answer)` mounts at `m`, and answers in a child; `answer(opcode, node, body)` gives an
-/// error and bytes, or None for no answer.
-const SERVER: &str = r#"
-import ctypes, errno, os, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-def mount(options, fstype=b'fuse.test', flags=6):
-    failed = libc.mount(b'test', b'm', fstype, flags, options)
-    return ctypes.get_errno() if failed else 0
-def options(fd):
-    return b'fd=%d,rootmode=40000,user_id=%d,group_id=%d' % (fd, os.getuid(), os.getgid())
-def attr(mode, ino=1):
-    return struct.pack('<QLLQQQQQQLLLLLLLLLL', 0, 0, 0, ino, 0, 0, 0, 0, 0, 0, 0, 0, mode, 1, os.getuid(), os.getgid(), 0, 0, 0)
-def serve(answer, before=lambda: None):
-    fd = os.open('/dev/fuse', os.O_RDWR)
-    assert mount(options(fd)) == 0
-    child = os.fork()
-    if child:
-        os.close(fd)
-        return child
-    before()
-    while True:
-        request = os.read(fd, 1 << 20)
-        if not request:
-            os._exit(0)
-        length, opcode, unique, node = struct.unpack('<LLQQ', request[:24])
-        if opcode == 26:
-            said = 0, struct.pack('<LLLLHHLLHHL', 7, 31, 0, 0, 0, 0, 131072, 1, 0, 0, 0) + bytes(28)
-        else:
-            said = answer(opcode, node, request[40:])
-        if said is not None:
-            os.write(fd, struct.pack('<LlQ', 16 + len(said[1]), -said[0], unique) + said[1])
-def fails(body):
-    try:
-        body()
-        return 'succeeds'
-    except OSError as error:
-        return errno.errorcode[error.errno]
-def unmount():
-    print('unmounted' if libc.umount2(b'm', 0) == 0 else errno.errorcode[ctypes.get_errno()])
-"#;
+/// A server of a few lines, which says itself how it is used.
+const SERVER: &str = include_str!("../src/fuse_server.py");
 
 fn served(r: &Runner, script: &str) -> Finished {
     fuse(r, &format!("cat > server.py <<'END'\n{SERVER}{script}\nEND\npython3 server.py"))

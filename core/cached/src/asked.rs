@@ -66,6 +66,30 @@ impl Asked {
         self.any(|driver, _| driver.unmount())
     }
 
+    /// Has the driver give up.
+    pub fn abort(&self) {
+        self.tell("a file system was not given up", |driver| driver.abort());
+    }
+
+    /// Tells the driver that all objects are forgotten.
+    pub fn forgets_all(&self) {
+        self.tell("objects were not forgotten", |driver| driver.forgets_all());
+    }
+
+    fn tell(&self, failed: &str, tell: impl FnOnce(&dyn Driver)) {
+        let told = contained(|| {
+            tell(&*self.driver);
+            Ok(())
+        });
+        if let Err(errno) = told {
+            tracing::warn!(%errno, "{failed}");
+        }
+    }
+
+    pub fn stamps_writes(&self) -> bool {
+        self.driver.stamps_writes()
+    }
+
     /// Says that an object is not needed any more.
     pub fn forget(&self, node: NodeId, lookups: u64) {
         let forgotten = contained(|| {

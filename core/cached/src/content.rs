@@ -80,6 +80,11 @@ impl State {
     pub fn stamped(&mut self, stat: &Stat) {
         self.stamp = (stat.mtime, stat.size);
     }
+
+    /// Whether that is still so.
+    pub fn is_stamped(&self, stat: &Stat) -> bool {
+        self.stamp == (stat.mtime, stat.size)
+    }
 }
 
 /// Flags of a guest's open that mean something to the host's file.

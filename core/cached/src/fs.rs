@@ -5,10 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use umvu_driver::{Driver, NodeId, Told, ROOT};
+use umvu_driver::{Driver, Told, ROOT};
 use umvu_interface::{
     path_of_open, Caller, Credentials, Ending, Errno, FileKind, Filesystem, FsStat, Inode, InodeRef, Result, Stat,
-    Timestamp,
 };
 
 use crate::asked::Asked;
@@ -30,12 +29,15 @@ pub struct Shown {
     pub tid: u32,
     /// What contents may take.
     pub limits: Limits,
+    /// What its root is.
+    pub root: FileKind,
 }
 
 impl Shown {
     /// What a mount by `caller` shows.
     pub fn new(options: Vec<u8>, caller: &Caller<'_>) -> Self {
-        Self { options, mounter: caller.credentials.clone(), tid: caller.tid, limits: Limits::default() }
+        let (mounter, limits) = (caller.credentials.clone(), Limits::default());
+        Self { options, mounter, tid: caller.tid, limits, root: FileKind::Directory }
     }
 }
 
@@ -58,11 +60,11 @@ pub struct CachedFs {
 impl CachedFs {
     /// Makes the file system of a driver; `device` is what stat(2) shows.
     pub fn new(driver: Arc<dyn Driver>, device: u64, shown: Shown) -> Arc<Self> {
-        let Shown { options, mounter, tid, limits } = shown;
+        let Shown { options, mounter, tid, limits, root } = shown;
         let asked = Arc::new(Asked::new(driver, mounter, tid));
         let nodes = Arc::new(Nodes::default());
         // Its metadata are asked for when somebody wants them: a server may not be ready to answer yet.
-        let stat = Stat { mode: FileKind::Directory.bits() | 0o755, ino: ROOT, nlink: 2, ..Stat::default() };
+        let stat = Stat { mode: root.bits() | 0o755, ino: ROOT, nlink: 2, ..Stat::default() };
         let root = nodes.root(&asked, &Told { stat, valid: std::time::Duration::ZERO });
         let root = Entry::new(root, None, Until::Forever);
         Arc::new_cyclic(|me| Self {
@@ -122,28 +124,6 @@ impl CachedFs {
         Ok(Stat { dev: self.device, ..stat })
     }
 
-    /// Forgets what was told of an object, and its content: the driver has news of it.
-    pub fn invalidate(&self, node: NodeId) {
-        if let Some(node) = self.nodes.by_id(node) {
-            node.expire();
-            let mut state = node.content.state.lock();
-            if state.behind.is_none() {
-                state.stamped(&Stat { mtime: Timestamp { seconds: i64::MIN, nanoseconds: 0 }, ..Stat::default() });
-            }
-        }
-    }
-
-    /// Forgets what was told of a name in a directory.
-    pub fn invalidate_entry(&self, directory: NodeId, name: &[u8]) {
-        if let Some(directory) = self.nodes.by_id(directory) {
-            directory.expire();
-            if let Some(entry) = directory.child(name) {
-                entry.expire();
-                entry.node.expire();
-            }
-        }
-    }
-
     /// Writes everything back, and has the driver write it to its storage.
     fn write_all_back(&self) -> Result<()> {
         let mut outcome = Ok(());
@@ -174,6 +154,7 @@ impl Drop for CachedFs {
                 outcome = outcome.and(self.write_back(&entry.node));
             }
         }
+        self.asked.forgets_all();
         self.shelf.clear();
         self.recent.clear();
         let root = self.root.get_mut().take();
@@ -240,6 +221,10 @@ impl Filesystem for CachedFs {
             Some(node) if node.kind == FileKind::Regular => self.sync_regular(node),
             _ => self.asked.sync(),
         }
+    }
+
+    fn abort(&self) {
+        self.asked.abort();
     }
 
     fn ending(&self) -> Option<Arc<Ending>> {

@@ -276,7 +276,14 @@ impl Inode for CachedInode {
             return Err(Errno::NOTDIR);
         }
         let _reads = node.listing.read();
-        self.fs.asked.any(|driver, who| driver.read_dir(who, node.id))
+        let listing = self.fs.asked.any(|driver, who| driver.read_dir_found(who, node.id))?;
+        for (name, found) in &listing.found {
+            // A lie of the driver concerns nobody before it is asked for that name.
+            if let Err(errno) = self.fs.place(&self.entry, name, found) {
+                tracing::debug!(name = %name.escape_ascii(), %errno, "an entry of a listing makes no sense");
+            }
+        }
+        Ok(listing.entries)
     }
 
     fn host_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -16,6 +16,7 @@ mod entry;
 mod fs;
 mod inode;
 mod names;
+mod news;
 mod node;
 mod partial;
 mod set_id;

@@ -145,7 +145,7 @@ impl CachedFs {
     }
 
     /// Takes note that an entry is no more.
-    fn gone(&self, entry: &Arc<Entry>) {
+    pub(crate) fn gone(&self, entry: &Arc<Entry>) {
         entry.remove();
         entry.node.expire();
         self.recent.forget(entry);
@@ -215,22 +215,30 @@ impl CachedFs {
             };
             let _one = first.listing.write();
             let _other = crosses.then(|| second.listing.write());
-            let (from, to) = (directory.node.id, new_directory.node.id);
-            self.asked.by(caller, |driver, who| driver.rename(who, from, name, to, new_name, flags))?;
-            directory.node.expire();
-            new_directory.node.expire();
             let moved = directory.node.child(name.as_bytes());
             let replaced = new_directory.node.child(new_name.as_bytes());
-            for entry in [&moved, &replaced].into_iter().flatten() {
-                entry.node.expire();
-            }
             let is_same = match (&moved, &replaced) {
                 (Some(moved), Some(replaced)) => Arc::ptr_eq(&moved.node, &replaced.node),
                 _ => false,
             };
             if is_same {
-                // Two names of one object: nothing happens, as rename(2) has it.
+                // Two names of one object, or one: the driver is not asked. vfs_rename of fs/namei.c.
                 return Ok(());
+            }
+            // do_renameat2 of fs/namei.c: nothing goes into itself, and what is above is not empty.
+            if moved.as_ref().is_some_and(|moved| new_directory.is_within(moved)) {
+                return Err(Errno::INVAL);
+            }
+            if replaced.as_ref().is_some_and(|replaced| directory.is_within(replaced)) {
+                let exchanges = flags.contains(RenameFlags::EXCHANGE);
+                return Err(if exchanges { Errno::INVAL } else { Errno::NOTEMPTY });
+            }
+            let (from, to) = (directory.node.id, new_directory.node.id);
+            self.asked.by(caller, |driver, who| driver.rename(who, from, name, to, new_name, flags))?;
+            directory.node.expire();
+            new_directory.node.expire();
+            for entry in [&moved, &replaced].into_iter().flatten() {
+                entry.node.expire();
             }
             if let Some(replaced) = &replaced {
                 self.gone(replaced);

@@ -141,6 +141,20 @@ impl Node {
         known.until = Until::Past;
     }
 
+    /// What was told last, whether it is still believed or not.
+    pub fn known(&self) -> Stat {
+        self.known.lock().stat.clone()
+    }
+
+    /// Takes note that a file is at least so large.
+    pub fn grows(&self, size: u64) {
+        let mut known = self.known.lock();
+        if known.stat.size < size {
+            known.version += 1;
+            known.stat.size = size;
+        }
+    }
+
     fn tell(&self, told: &Told) {
         let mut known = self.known.lock();
         known.version += 1;

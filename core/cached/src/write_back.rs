@@ -293,7 +293,7 @@ impl CachedFs {
             behind.size = size;
             is_changed = true;
         }
-        if is_changed || behind.mtime != mtime {
+        if !self.asked.stamps_writes() && (is_changed || behind.mtime != mtime) {
             set(SetAttr { mtime: SetTime::At(mtime), ..SetAttr::default() })?;
             behind.mtime = mtime;
         }

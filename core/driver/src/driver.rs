@@ -40,6 +40,15 @@ pub struct Found {
     pub name_valid: Duration,
 }
 
+/// What a directory holds.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Its entries, without `.` and `..`.
+    pub entries: Vec<DirEntry>,
+    /// What was looked up of them.
+    pub found: Vec<(Box<[u8]>, Found)>,
+}
+
 /// A new object that has no content yet; modes are permission bits (07777) with the umask applied.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
@@ -96,6 +105,12 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// - `ENOTDIR`: not a directory.
     fn read_dir(&self, who: &Caller<'_>, node: NodeId) -> Result<Vec<DirEntry>>;
+
+    /// Lists a directory as [`Driver::read_dir`] does, and gives what it has looked up on the way, by name: none of it need
+    /// be looked up once more.
+    fn read_dir_found(&self, who: &Caller<'_>, node: NodeId) -> Result<Listing> {
+        Ok(Listing { entries: self.read_dir(who, node)?, found: Vec::new() })
+    }
 
     /// Opens a regular file. `flags` has no `O_CREAT`, `O_EXCL`, `O_PATH`.
     fn open(&self, who: &Caller<'_>, node: NodeId, flags: OFlags) -> Result<Box<dyn OpenFile>>;
@@ -218,6 +233,17 @@ pub trait Driver: Send + Sync {
     /// Whether it can answer yet; before that, who asks waits.
     fn is_ready(&self) -> bool {
         true
+    }
+
+    /// The last of all that is kept goes: [`Driver::forget`] need not be heeded any more.
+    fn forgets_all(&self) {}
+
+    /// Gives up what it waits for; calls fail from now on.
+    fn abort(&self) {}
+
+    /// Whether it takes the time of a modification from each write that it is given: then it is not told that time.
+    fn stamps_writes(&self) -> bool {
+        false
     }
 
     /// The file system is being unmounted, or given up: no call comes after this one. Everything has been written back.

@@ -11,7 +11,7 @@ mod file;
 mod source;
 mod storage;
 
-pub use driver::{Driver, Found, NewNode, NodeId, Told, FOREVER, ROOT};
+pub use driver::{Driver, Found, Listing, NewNode, NodeId, Told, FOREVER, ROOT};
 pub use file::{Contents, Keep, OpenFile, Range};
 pub use source::{open_file, open_source, Behind, DeviceStorage, ImageFile, Use};
 pub use storage::{FileStorage, Storage};

@@ -35,6 +35,7 @@ mod mount_table;
 mod mounting;
 mod namespace;
 mod open_node;
+mod parting;
 mod paths;
 mod placeholder;
 mod programs;

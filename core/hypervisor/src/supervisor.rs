@@ -36,6 +36,8 @@ pub struct Supervisor {
     pub open_nodes: crate::open_node::OpenNodes,
     /// Texts that guests have open, and who takes what is written to them.
     pub controls: crate::control::Controls,
+    /// What guests have descriptors of that is gone.
+    pub parted: crate::parting::Parted,
     /// Descriptors of file systems that are being described.
     pub contexts: Contexts,
     /// Marks of open files.
@@ -96,6 +98,7 @@ impl Supervisor {
             placeholders: Arc::new(Placeholders::new()?),
             open_nodes: crate::open_node::OpenNodes::default(),
             controls: crate::control::Controls::new()?,
+            parted: crate::parting::Parted::default(),
             contexts: Contexts::default(),
             marks: Arc::default(),
             modules,

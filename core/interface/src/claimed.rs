@@ -42,4 +42,16 @@ pub trait ClaimedDevice: Send + Sync {
         let _ = (dev, ino);
         false
     }
+
+    /// The request of ioctl(2) by which a descriptor comes to be one more of another opening, whose number the argument
+    /// points to; `None` where there is none.
+    fn joins_by(&self) -> Option<u32> {
+        None
+    }
+
+    /// Whether a descriptor with these `stat` numbers may still join another.
+    fn may_join(&self, dev: u64, ino: u64) -> bool {
+        let _ = (dev, ino);
+        false
+    }
 }

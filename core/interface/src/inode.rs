@@ -562,6 +562,10 @@ pub trait Filesystem: Send + Sync + Any {
         Ok(())
     }
 
+    /// Gives up what it waits for, and fails all that is asked of it from now on: `umount_begin` of a super block. Those
+    /// that can be unmounted at any time do nothing.
+    fn abort(&self) {}
+
     /// What tells its end, when nobody uses it any more; none for one that has nothing to do then.
     fn ending(&self) -> Option<Arc<Ending>> {
         None

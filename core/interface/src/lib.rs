@@ -15,6 +15,7 @@ mod ending;
 mod inode;
 mod module;
 mod name;
+mod parting;
 mod ports;
 mod procfd;
 mod program;
@@ -40,6 +41,7 @@ pub use module::{
     MountFlags, MountRequest, Mounted, OptionHelp, Server, World,
 };
 pub use name::Name;
+pub use parting::{Parting, Unsaid};
 pub use ports::PortMap;
 pub use procfd::{path_of_open, ProcPath};
 pub use program::{Argv0, HeldProgram, IdentityOf, Program, ProgramClaim, ProgramDescriptor, PROGRAM_HEAD};

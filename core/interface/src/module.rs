@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bitflags::bitflags;
 
-use crate::{Caller, ClaimedDevice, Credentials, Errno, Filesystem, HeldProgram, InodeRef, PortMap, Result};
+use crate::{
+    Caller, ClaimedDevice, Credentials, Errno, Filesystem, HeldProgram, InodeRef, Parting, PortMap, Result, Unsaid,
+};
 
 /// An option that a module or a file system type takes, for `--help` and error messages.
 #[derive(Clone, Copy, Debug)]
@@ -239,6 +241,11 @@ pub trait World {
     fn descriptor(&self, number: i32) -> Result<OwnedFd> {
         let _ = number;
         Err(Errno::BADF)
+    }
+
+    /// Gives who tells guests of the end of what they have descriptors of.
+    fn parting(&self) -> Arc<dyn Parting> {
+        Arc::new(Unsaid)
     }
 
     /// Keeps hold of a program that may be executed, whatever becomes of its path: `open_exec` of `fs/exec.c`.

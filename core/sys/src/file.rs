@@ -81,6 +81,17 @@ pub fn is_open_elsewhere(fd: BorrowedFd<'_>) -> bool {
     leased.is_err()
 }
 
+/// How much memory holds what was sent through a Unix socket and the other end has not taken; 0 where it has taken all.
+///
+/// # Errors
+/// - `ENOTTY`: not a socket.
+pub fn untaken_by_peer(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let mut left: libc::c_int = 0;
+    // SAFETY: this command, SIOCOUTQ by another name, writes one int, which `left` is.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut left) })?;
+    Ok(u64::try_from(left).unwrap_or(0))
+}
+
 /// Reads an extended attribute of what a descriptor, `O_PATH` or not, refers to, and returns its length in bytes; an
 /// empty buffer asks for the length alone.
 ///

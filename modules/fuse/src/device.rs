@@ -72,4 +72,13 @@ impl ClaimedDevice for Device {
     fn has_opened(&self, dev: u64, ino: u64) -> bool {
         self.connections.lock().contains_key(&(dev, ino))
     }
+
+    /// `FUSE_DEV_IOC_CLONE`: what is asked is read, and answered, by whichever descriptor.
+    fn joins_by(&self) -> Option<u32> {
+        Some(0x8004_e500)
+    }
+
+    fn may_join(&self, dev: u64, ino: u64) -> bool {
+        self.find(dev, ino).is_some_and(|connection| connection.is_fresh())
+    }
 }

@@ -3,43 +3,42 @@
 
 use std::sync::Arc;
 
-use umvu_driver::{Driver, Found, NewNode, NodeId, OpenFile, Told, ROOT};
+use umvu_driver::{Driver, Found, Listing, NewNode, NodeId, OpenFile, Told, ROOT};
 use umvu_interface::{
-    Caller, Credentials, DirEntry, Errno, FileKind, FsStat, Name, OFlags, RemoveKind, RenameFlags, Result, SetAttr,
-    SetTime, XattrSet,
+    Caller, Credentials, DirEntry, Errno, FileKind, FsStat, Name, OFlags, Parting, RemoveKind, RenameFlags, Result,
+    SetAttr, XattrSet,
 };
 
 use crate::abi::{
-    self, Changed, CreateIn, GetAttrIn, GetXattrIn, LinkIn, MkDirIn, MkNodIn, OpenIn, OpenOut, ReadIn, ReleaseIn,
-    Rename2In, RenameIn, SetAttrIn, SetXattrIn, StatxIn, SyncFsIn, Wire,
+    self, Changed, CreateIn, GetAttrIn, GetXattrIn, LinkIn, MkDirIn, MkNodIn, OpenIn, OpenOut, Rename2In, RenameIn,
+    SetAttrIn, SetXattrIn, StatxIn, SyncFsIn, Wire,
 };
 use crate::abi::{Init, Opcode, OpenAnswer};
-use crate::connection::{Asker, Connection};
+use crate::changes::changes;
+use crate::connection::{Asker, Connection, End};
 use crate::device::Device;
 use crate::file::{Handle, ServedFile};
 use crate::options::Options;
 use crate::reply;
 
-/// Names of a directory that are kept at once, in bytes: more is no directory.
-const LISTING_MAX: usize = 256 << 20;
-
 /// A mounted server.
 pub struct Served {
-    connection: Arc<Connection>,
+    pub(crate) connection: Arc<Connection>,
     options: Options,
     device: Arc<Device>,
+    parting: Arc<dyn Parting>,
 }
 
 impl Served {
     /// Makes the driver of a connection that has begun.
-    pub fn new(connection: Arc<Connection>, options: Options, device: Arc<Device>) -> Self {
-        Self { connection, options, device }
+    pub fn new(connection: Arc<Connection>, options: Options, device: Arc<Device>, parting: Arc<dyn Parting>) -> Self {
+        Self { connection, options, device, parting }
     }
 
-    fn end(&self) {
+    fn end(&self, how: End) {
         if !self.connection.is_over() {
             self.device.ends(&self.connection);
-            self.connection.end();
+            self.connection.end(how, &*self.parting);
         }
     }
 
@@ -52,7 +51,7 @@ impl Served {
     ///
     /// # Errors
     /// - `EACCES`: it is not.
-    fn asker(&self, who: &Caller<'_>) -> Result<Asker> {
+    pub(crate) fn asker(&self, who: &Caller<'_>) -> Result<Asker> {
         if self.admits(who.credentials) {
             Ok(Asker::of(who))
         } else {
@@ -101,7 +100,7 @@ impl Served {
     }
 
     /// Opens a file or a directory: `fuse_file_open` of `fs/fuse/file.c`.
-    fn open_handle(&self, asker: &Asker, node: NodeId, flags: OFlags, opcode: Opcode) -> Result<Handle> {
+    pub(crate) fn open_handle(&self, asker: &Asker, node: NodeId, flags: OFlags, opcode: Opcode) -> Result<Handle> {
         let body = OpenIn { flags: flags.bits(), open_flags: 0 }.bytes();
         let opened = match self.connection.ask_if_known(asker, opcode, node, &[&body]) {
             Ok(body) => OpenOut::whole(&body).ok_or(Errno::IO)?,
@@ -148,6 +147,12 @@ impl Driver for Served {
         self.connection.forget(node, lookups);
     }
 
+    /// What is forgotten just before `DESTROY` would be heeded after it, by another thread of the server. At that all counts
+    /// are zero: `forget` in libfuse's fuse_lowlevel.h.
+    fn forgets_all(&self) {
+        self.connection.forgets_all();
+    }
+
     fn stat(&self, who: &Caller<'_>, node: NodeId) -> Result<Told> {
         let asker = self.asker(who)?;
         // A server that is older does not know the other one: `fuse_do_statx`.
@@ -174,34 +179,11 @@ impl Driver for Served {
     }
 
     fn read_dir(&self, who: &Caller<'_>, node: NodeId) -> Result<Vec<DirEntry>> {
-        /// What the kernel asks for at once is between a page and this.
-        const AT_ONCE: u32 = 32 << 10;
-        let asker = self.asker(who)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let handle = self.open_handle(&asker, node, flags, Opcode::OpenDir)?;
-        let mut entries = Vec::new();
-        let (mut offset, mut size) = (0, 0);
-        let outcome = loop {
-            let body = ReadIn { fh: handle.number, offset, size: AT_ONCE, ..ReadIn::default() }.bytes();
-            let piece = match self.connection.ask(&asker, Opcode::ReadDir, node, &[&body]) {
-                Ok(piece) => piece,
-                Err(errno) => break Err(errno),
-            };
-            size += piece.len();
-            if size > LISTING_MAX || piece.len() > AT_ONCE as usize {
-                break Err(Errno::IO);
-            }
-            match reply::entries(&piece, &mut entries) {
-                Ok(Some(next)) => offset = next,
-                Ok(None) => break Ok(()),
-                Err(errno) => break Err(errno),
-            }
-        };
-        let body = ReleaseIn { fh: handle.number, flags: flags.bits(), ..ReleaseIn::default() }.bytes();
-        if !self.connection.lacks(Opcode::OpenDir) {
-            self.connection.tell(&asker, Opcode::ReleaseDir, node, &[&body]);
-        }
-        outcome.map(|()| entries)
+        self.list(who, node).map(|listing| listing.entries)
+    }
+
+    fn read_dir_found(&self, who: &Caller<'_>, node: NodeId) -> Result<Listing> {
+        self.list(who, node)
     }
 
     fn open(&self, who: &Caller<'_>, node: NodeId, flags: OFlags) -> Result<Box<dyn OpenFile>> {
@@ -377,15 +359,24 @@ impl Driver for Served {
         true
     }
 
+    /// `fuse_umount_begin` of `fs/fuse/inode.c`.
+    fn abort(&self) {
+        self.end(End::AtOnce);
+    }
+
+    fn stamps_writes(&self) -> bool {
+        !self.connection.negotiated().is_ok_and(|n| n.flags.contains(Init::WRITEBACK_CACHE))
+    }
+
     fn unmount(&self) -> Result<()> {
-        self.end();
+        self.end(End::WithFarewell);
         Ok(())
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.end();
+        self.end(End::WithFarewell);
     }
 }
 
@@ -401,40 +392,4 @@ fn of_xattr(answer: Result<Vec<u8>>) -> Result<Vec<u8>> {
         Err(Errno::RANGE) => Err(Errno::TOOBIG),
         answer => answer,
     }
-}
-
-/// `iattr_to_fattr` of `fs/fuse/dir.c`.
-fn changes(change: &SetAttr) -> SetAttrIn {
-    let mut out = SetAttrIn::default();
-    let mut valid = Changed::empty();
-    if let Some(mode) = change.mode {
-        (out.mode, valid) = (mode, valid | Changed::MODE);
-    }
-    if let Some(uid) = change.uid {
-        (out.uid, valid) = (uid, valid | Changed::UID);
-    }
-    if let Some(gid) = change.gid {
-        (out.gid, valid) = (gid, valid | Changed::GID);
-    }
-    if let Some(size) = change.size {
-        (out.size, valid) = (size, valid | Changed::SIZE);
-    }
-    match change.atime {
-        SetTime::Keep => {}
-        SetTime::Now => valid |= Changed::ATIME | Changed::ATIME_NOW,
-        SetTime::At(time) => {
-            valid |= Changed::ATIME;
-            (out.atime, out.atimensec) = (u64::from_ne_bytes(time.seconds.to_ne_bytes()), time.nanoseconds);
-        }
-    }
-    match change.mtime {
-        SetTime::Keep => {}
-        SetTime::Now => valid |= Changed::MTIME | Changed::MTIME_NOW,
-        SetTime::At(time) => {
-            valid |= Changed::MTIME;
-            (out.mtime, out.mtimensec) = (u64::from_ne_bytes(time.seconds.to_ne_bytes()), time.nanoseconds);
-        }
-    }
-    out.valid = valid.bits();
-    out
 }

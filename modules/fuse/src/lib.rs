@@ -3,12 +3,16 @@
 //! Architecture invariant: knows servers as what they say, and nothing of how guests' files are kept or of system calls.
 
 mod abi;
+mod changes;
 mod connection;
 mod device;
 mod driver;
 mod file;
+mod listing;
 mod mount;
 mod news;
+#[cfg(test)]
+mod nonsense;
 mod options;
 mod reply;
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use umvu_cached::{CachedFs, Shown};
 use umvu_interface::{
-    cause, Errno, Filesystem, FilesystemType, InnerMounts, MountError, MountFlags, MountRequest, Mounted, World,
+    cause, Errno, FileKind, Filesystem, FilesystemType, InnerMounts, MountError, MountFlags, MountRequest, Mounted,
+    World,
 };
 
 use crate::connection::Connection;
@@ -62,14 +63,15 @@ impl FilesystemType for Type {
         connection
             .begin(notified)
             .map_err(|errno| MountError::new(errno, "fuse: the descriptor has been mounted already"))?;
-        let shown = Shown::new(options.shown(), &request.caller);
+        let root = FileKind::from_mode(options.root_mode).unwrap_or(FileKind::Directory);
+        let shown = Shown { root, ..Shown::new(options.shown(), &request.caller) };
         let mut shown_type = request.fstype.to_vec();
         if let (Some(subtype), false) = (&options.subtype, shown_type.contains(&b'.')) {
             shown_type.push(b'.');
             shown_type.extend_from_slice(subtype);
         }
-        let filesystem =
-            CachedFs::new(Arc::new(Served::new(connection, options, self.device.clone())), world.new_device(), shown);
+        let served = Served::new(connection, options, self.device.clone(), world.parting());
+        let filesystem = CachedFs::new(Arc::new(served), world.new_device(), shown);
         heed.is_for(&filesystem);
         let (root, flags, inner) = (filesystem.root(), MountFlags::empty(), InnerMounts::Covered);
         Ok(Mounted { root, filesystem, shown_type, flags, inner })

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use umvu_cached::CachedFs;
+use umvu_interface::Result;
 
 use crate::abi::{notify, NotifyDelete, NotifyInvalEntry, NotifyInvalInode, NotifyRetrieve, NotifyRetrieveIn};
 use crate::abi::{NotifyStore, Opcode, Wire};
@@ -44,25 +45,35 @@ fn heed(filesystem: &CachedFs, connection: &Connection, news: &Notification) -> 
         }
         notify::DELETE => {
             let out = NotifyDelete::take(&mut rest)?;
-            filesystem.invalidate_entry(out.parent, name(rest, out.namelen)?);
+            filesystem.removed(out.parent, name(rest, out.namelen)?, out.child);
         }
-        // What is stored is what the server would answer: it is asked when somebody wants it.
         notify::STORE => {
             let out = NotifyStore::take(&mut rest)?;
             (usize::try_from(out.size) == Ok(rest.len())).then_some(())?;
-            filesystem.invalidate(out.nodeid);
+            passed_over(filesystem.store(out.nodeid, out.offset, rest));
         }
-        // Nothing is kept that the server has not: it gets none of it back.
         notify::RETRIEVE => {
             let out = NotifyRetrieve::whole(rest)?;
-            let body = NotifyRetrieveIn { offset: out.offset, ..NotifyRetrieveIn::default() }.bytes();
-            connection.answer(&Asker::default(), Opcode::NotifyReply, out.notify_unique, out.nodeid, &[&body]);
+            // fuse_retrieve: no more than one write carries.
+            let most = connection.negotiated().ok()?.max_write.min(usize::try_from(out.size).ok()?);
+            // An object that nobody knows gets no answer: the server is told ENOENT by write(2), which this is not.
+            let bytes = filesystem.retrieve(out.nodeid, out.offset, most).unwrap_or_default();
+            let size = u32::try_from(bytes.len()).ok()?;
+            let body = NotifyRetrieveIn { offset: out.offset, size, ..NotifyRetrieveIn::default() }.bytes();
+            let nobody = Asker::default();
+            connection.answer(&nobody, Opcode::NotifyReply, out.notify_unique, out.nodeid, &[&body, &bytes]);
         }
         // Nobody polls: files of the view are always ready.
         notify::POLL => {}
         _ => return None,
     }
     Some(())
+}
+
+fn passed_over(outcome: Result<()>) {
+    if let Err(errno) = outcome {
+        tracing::debug!(%errno, "a notification of a FUSE server is passed over");
+    }
 }
 
 /// A name of a length, and the NUL behind it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use umvu_driver::{Found, Told, ROOT};
+use umvu_driver::{Found, Listing, Told, ROOT};
 use umvu_interface::{DirEntry, Errno, FileKind, FsStat, Result, Stat, Timestamp};
 
 use crate::abi::{self, Attr, AttrOut, Dirent, EntryOut, KStatFs, OpenOut, StatxOut, StatxTime, Wire};
@@ -154,24 +154,51 @@ pub fn target(mut body: Vec<u8>) -> Result<Vec<u8>> {
 /// - `EIO`: a name that cannot be.
 pub fn entries(mut body: &[u8], out: &mut Vec<DirEntry>) -> Result<Option<u64>> {
     let mut next = None;
-    while let Some(dirent) = Dirent::take(&mut body) {
-        let length = usize::try_from(dirent.namelen).map_err(|_| Errno::IO)?;
-        if length == 0 || length > abi::NAME_MAX {
-            return Err(Errno::IO);
-        }
-        let Some((name, rest)) = body.split_at_checked(length) else { break };
-        if name.iter().any(|byte| matches!(byte, b'/' | 0)) {
-            return Err(Errno::IO);
-        }
-        next = Some(dirent.off);
-        // Each begins at a multiple of eight.
-        body = rest.get(length.next_multiple_of(8) - length..).unwrap_or_default();
-        if !matches!(name, b"." | b"..") {
-            let dirent_type = u8::try_from(dirent.r#type & 0xf).unwrap_or(0);
-            out.push(DirEntry { name: name.into(), ino: dirent.ino, dirent_type });
-        }
+    while let Some((entry, after)) = one_entry(&mut body)? {
+        next = Some(after);
+        out.extend(entry);
     }
     Ok(next)
+}
+
+/// One piece of a listing with what each entry is: `parse_dirplusfile`. What makes no sense is given to `forget`.
+///
+/// # Errors
+/// - `EIO`: a name that cannot be.
+pub fn entries_found(mut body: &[u8], out: &mut Listing, forget: impl Fn(u64)) -> Result<Option<u64>> {
+    let mut next = None;
+    while let Some(told) = EntryOut::take(&mut body) {
+        let Some((entry, after)) = one_entry(&mut body)? else { break };
+        next = Some(after);
+        // Nothing is told of the directory itself and of the one above, nor where the number is 0.
+        let Some(entry) = entry else { continue };
+        if told.nodeid != 0 {
+            match found(&told) {
+                Ok(found) => out.found.push((entry.name.clone(), found)),
+                Err(_) => forget(told.nodeid),
+            }
+        }
+        out.entries.push(entry);
+    }
+    Ok(next)
+}
+
+/// Takes one entry, `None` for `.` and `..`, and the place after it; `None` where no whole one is left.
+fn one_entry(body: &mut &[u8]) -> Result<Option<(Option<DirEntry>, u64)>> {
+    let Some(dirent) = Dirent::take(body) else { return Ok(None) };
+    let length = usize::try_from(dirent.namelen).map_err(|_| Errno::IO)?;
+    if length == 0 || length > abi::NAME_MAX {
+        return Err(Errno::IO);
+    }
+    let Some((name, rest)) = body.split_at_checked(length) else { return Ok(None) };
+    if name.iter().any(|byte| matches!(byte, b'/' | 0)) {
+        return Err(Errno::IO);
+    }
+    // Each begins at a multiple of eight.
+    *body = rest.get(length.next_multiple_of(8) - length..).unwrap_or_default();
+    let dirent_type = u8::try_from(dirent.r#type & 0xf).unwrap_or(0);
+    let entry = DirEntry { name: name.into(), ino: dirent.ino, dirent_type };
+    Ok(Some(((!matches!(name, b"." | b"..")).then_some(entry), dirent.off)))
 }
 
 /// The names of extended attributes: `fuse_verify_xattr_list` of `fs/fuse/xattr.c`.
@@ -228,6 +255,26 @@ mod tests {
         assert_eq!(entries(&dirent(b"", 1), &mut out), Err(Errno::IO));
         let huge = Dirent { ino: 1, off: 1, namelen: u32::MAX, r#type: 0 };
         assert_eq!(entries(&huge.bytes(), &mut out), Err(Errno::IO));
+    }
+
+    #[test]
+    fn a_listing_tells_what_its_entries_are_and_gives_back_what_cannot_be() {
+        let attr = Attr { mode: 0o100_644, ..Attr::default() };
+        let told = |nodeid, attr| EntryOut { nodeid, attr, ..EntryOut::default() }.bytes();
+        let no_kind = Attr { mode: 0, ..attr };
+        let whole = [
+            [told(0, attr), dirent(b"..", 1)].concat(),
+            [told(7, attr), dirent(b"a", 2)].concat(),
+            [told(0, attr), dirent(b"untold", 3)].concat(),
+            [told(9, no_kind), dirent(b"none", 4)].concat(),
+        ];
+        let forgotten = std::cell::RefCell::new(vec![]);
+        let mut out = Listing::default();
+        let next = entries_found(&whole.concat(), &mut out, |node| forgotten.borrow_mut().push(node));
+        assert_eq!(next, Ok(Some(4)));
+        let found: Vec<_> = out.found.iter().map(|(name, found)| (&**name, found.node)).collect();
+        assert_eq!((found, out.entries.len(), forgotten.into_inner()), (vec![(&b"a"[..], 7)], 3, vec![9]));
+        assert_eq!(entries_found(&whole[0][..140], &mut Listing::default(), |_| {}), Ok(None));
     }
 
     #[test]

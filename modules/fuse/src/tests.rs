@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::net::{recv, send, RecvFlags, SendFlags, SocketFlags};
 use umvu_driver::{Driver, Keep, ROOT};
 use umvu_interface::{
-    Caller, Capabilities, Credentials, Errno, FileKind, Ids, Name, OFlags, Origin, RemoveKind, Result,
+    Caller, Capabilities, Credentials, Errno, FileKind, Ids, Name, OFlags, Origin, RemoveKind, Result, Unsaid,
 };
 
 use crate::abi::{Attr, AttrOut, Dirent, EntryOut, InHeader, InitOut, Opcode, OpenOut, OutHeader, ReadIn, Wire};
@@ -18,7 +18,7 @@ use crate::driver::Served;
 use crate::options::Options;
 
 /// What a server says to a request: an answer, an error, nothing, or bytes of its own making.
-enum Says {
+pub enum Says {
     Body(Vec<u8>),
     Error(i32),
     Nothing,
@@ -27,9 +27,9 @@ enum Says {
 
 /// A request as the server got it.
 #[derive(Clone, Debug)]
-struct Asked {
-    header: InHeader,
-    body: Vec<u8>,
+pub struct Asked {
+    pub header: InHeader,
+    pub body: Vec<u8>,
 }
 
 impl Asked {
@@ -39,8 +39,8 @@ impl Asked {
 }
 
 /// A mounted server, and the requests it has got.
-struct Bed {
-    served: Served,
+pub struct Bed {
+    pub served: Served,
     asked: Receiver<Asked>,
     /// Dropped, it ends the server.
     server: std::thread::JoinHandle<()>,
@@ -99,11 +99,11 @@ fn bed_with(options: Options, answer: impl FnMut(&Asked) -> Says + Send + 'stati
     let (log, asked) = channel();
     let server = std::thread::spawn(move || serve(&fd, &log, answer));
     connection.begin(|_| {}).unwrap();
-    let served = Served::new(connection, options, Arc::default());
+    let served = Served::new(connection, options, Arc::default(), Arc::new(Unsaid));
     Bed { served, asked, server }
 }
 
-fn bed(answer: impl FnMut(&Asked) -> Says + Send + 'static) -> Bed {
+pub fn bed(answer: impl FnMut(&Asked) -> Says + Send + 'static) -> Bed {
     bed_with(options(), answer)
 }
 
@@ -119,7 +119,7 @@ fn credentials(id: u32) -> Credentials {
     }
 }
 
-fn as_user<T>(id: u32, body: impl FnOnce(&Caller<'_>) -> T) -> T {
+pub fn as_user<T>(id: u32, body: impl FnOnce(&Caller<'_>) -> T) -> T {
     body(&Caller { tid: 0, credentials: &credentials(id), umask: 0o22 })
 }
 
@@ -252,7 +252,7 @@ fn who_waits_for_a_server_that_ends_is_told_so() {
     let (connection, fd) = Connection::open(SocketFlags::empty()).unwrap();
     let (log, _asked) = channel();
     connection.begin(|_| {}).unwrap();
-    let served = Served::new(connection, options(), Arc::default());
+    let served = Served::new(connection, options(), Arc::default(), Arc::new(Unsaid));
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| as_user(1000, |who| served.stat(who, ROOT).map(drop)));
         scope.spawn(move || {
@@ -317,7 +317,7 @@ fn a_listing_is_read_to_its_end() {
 fn a_server_of_another_version_is_refused() {
     let (connection, fd) = Connection::open(SocketFlags::empty()).unwrap();
     connection.begin(|_| {}).unwrap();
-    let served = Served::new(connection, options(), Arc::default());
+    let served = Served::new(connection, options(), Arc::default(), Arc::new(Unsaid));
     let mut buffer = vec![0; 4096];
     let (length, _) = recv(&fd, &mut buffer[..], RecvFlags::empty()).unwrap();
     let header = InHeader::take(&mut &buffer[..length]).unwrap();
@@ -332,7 +332,7 @@ fn many_objects_are_forgotten_at_once_when_the_server_is_slow() {
     let (connection, fd) = Connection::open(SocketFlags::empty()).unwrap();
     connection.begin(|_| {}).unwrap();
     let (log, asked) = channel();
-    let served = Served::new(connection, options(), Arc::default());
+    let served = Served::new(connection, options(), Arc::default(), Arc::new(Unsaid));
     let first = std::thread::scope(|scope| {
         let waits = scope.spawn(|| stat_of(&served));
         let mut buffer = vec![0; 4096];

@@ -226,7 +226,11 @@ impl<'a> Watch<'a> {
         match (instead, job) {
             (Some(regs), _) => self.tracer.set_regs(tid, &Regs { rcx: now.rcx, r11: now.r11, ..**regs })?,
             (None, Some(job)) => self.tracer.set_regs(tid, &job(&now))?,
-            (None, None) => {}
+            (None, None) => {
+                if let Some(told) = self.opener.supervisor.parted.instead(tid, &now) {
+                    self.tracer.set_regs(tid, &told)?;
+                }
+            }
         }
         // Of a call whose beginning was not seen, or not understood, anything can be true.
         Ok(call.is_none_or(|call| call.may_be_done || CLOSE.contains(&call.nr)))

@@ -9,6 +9,7 @@ pub fn ioctl(call: &Call) -> Outcome {
     match call.u32(1) {
         request if namespace::is_get(request) => namespace::get(call),
         request if request >> 8 == TERMINALS => pid::terminal(call),
+        request if crate::claimed::may_join_by(request) => crate::claimed::join(call),
         _ => crate::control::ioctl(call),
     }
 }

@@ -60,6 +60,11 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
             return Err(fail(target, Errno::AGAIN));
         }
     }
+    // Who waits for it is let go: do_umount of fs/namespace.c.
+    let is_forced = flags & how::FORCE != 0;
+    if is_forced {
+        at.mount.filesystem.abort();
+    }
     let Some(attachment) = table.attachment(&at.mount).cloned() else {
         return match flags & how::DETACH {
             0 => Err(busy(target, "it is the root of the view")),
@@ -84,10 +89,10 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
         }
     }
     // It may be served by a guest.
-    umvu_interface::blocking(|| at.mount.filesystem.sync()).map_err(|errno| {
+    if let (Err(errno), false) = (umvu_interface::blocking(|| at.mount.filesystem.sync()), is_forced) {
         let cause = umvu_interface::cause(errno);
-        MountError::new(errno, format!("{}: not unmounted: {cause}", shown(target)))
-    })?;
+        return Err(MountError::new(errno, format!("{}: not unmounted: {cause}", shown(target))));
+    }
     at.mount.left_root.store(on_root, Ordering::Relaxed);
     for mount in leaving.iter().rev() {
         table.detach(mount);
@@ -102,10 +107,13 @@ pub fn unmount(call: &Call, target: &[u8], flags: u32) -> Result<()> {
     drop((at, leaving, attachment));
     // What it stood on may have been unmounted before.
     prune(call);
-    umvu_interface::blocking(|| ends.into_iter().try_for_each(|end| end.wait(call))).map_err(|errno| {
-        let cause = umvu_interface::cause(errno);
-        MountError::new(errno, format!("{}: unmounted, but not all could be written: {cause}", shown(target)))
-    })
+    match umvu_interface::blocking(|| ends.into_iter().try_for_each(|end| end.wait(call))) {
+        Err(errno) if !is_forced => {
+            let cause = umvu_interface::cause(errno);
+            Err(MountError::new(errno, format!("{}: unmounted, but not all could be written: {cause}", shown(target))))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The end of a file system that may have been mounted for the last time.

@@ -94,6 +94,10 @@ impl World for Below<'_> {
         self.call.take_fd(number)
     }
 
+    fn parting(&self) -> Arc<dyn umvu_interface::Parting> {
+        crate::parting::Farewell::new(&self.call.supervisor)
+    }
+
     fn hold_program(&self, path: &[u8]) -> Result<HeldProgram> {
         let place = self.call.object(libc::AT_FDCWD, path, Last::Follow)?;
         match crate::handlers::exec::may_execute(self.call, &place) {

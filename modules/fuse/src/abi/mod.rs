@@ -58,6 +58,7 @@ pub enum Opcode {
     NotifyReply = 41,
     BatchForget = 42,
     Fallocate = 43,
+    ReadDirPlus = 44,
     Rename2 = 45,
     Lseek = 46,
     SyncFs = 50,

@@ -31,6 +31,8 @@ fn offered() -> Init {
         | Init::BIG_WRITES
         | Init::AUTO_INVAL_DATA
         | Init::DONT_MASK
+        | Init::DO_READDIRPLUS
+        | Init::READDIRPLUS_AUTO
         | Init::ASYNC_DIO
         | Init::WRITEBACK_CACHE
         | Init::NO_OPEN_SUPPORT

@@ -7,23 +7,26 @@
 //!
 //! Lock order: `state`, then a slot.
 
+mod end;
 mod init;
 mod receive;
+mod send;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{eventfd, EventfdFlags};
 use rustix::net::sockopt::{set_socket_passcred, set_socket_recv_buffer_size, set_socket_send_buffer_size};
-use rustix::net::{send, shutdown, socketpair, AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType};
+use rustix::net::{socketpair, AddressFamily, SocketFlags, SocketType};
 use umvu_interface::{Caller, Errno, Result};
 
-use crate::abi::{BatchForgetIn, ForgetIn, ForgetOne, InHeader, InterruptIn, Opcode, Wire};
+use crate::abi::{ForgetOne, InHeader, InterruptIn, Opcode, Wire};
 
+pub use end::End;
 pub use init::Negotiated;
 pub use receive::Notification;
 
@@ -33,8 +36,6 @@ pub const PAYLOAD_MAX: usize = 128 << 10;
 const MESSAGE_MAX: usize = PAYLOAD_MAX + 4096;
 /// How long an asker waits before it looks for signals.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long the last request may take.
-const FAREWELL: Duration = Duration::from_secs(10);
 /// The bit of a unique number that tells an interrupt from what it interrupts: `FUSE_INT_REQ_BIT`.
 const INTERRUPT_BIT: u64 = 1;
 
@@ -79,6 +80,10 @@ struct State {
     waiting: HashMap<u64, Arc<Slot>>,
     queue: VecDeque<Vec<u8>>,
     forgets: Vec<ForgetOne>,
+    /// Whether nothing need be forgotten any more.
+    forgets_all: bool,
+    /// What was told and has not been answered.
+    owed: HashSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +134,8 @@ impl Connection {
             waiting: HashMap::new(),
             queue: VecDeque::new(),
             forgets: Vec::new(),
+            forgets_all: false,
+            owed: HashSet::new(),
         };
         let connection = Self {
             socket: ours,
@@ -225,8 +232,14 @@ impl Connection {
         }
         let unique = state.unique();
         if let Ok(message) = message(asker, opcode, unique, node, parts) {
+            state.owed.insert(unique);
             self.transmit(&mut state, message);
         }
+    }
+
+    /// From now on nothing need be forgotten.
+    pub fn forgets_all(&self) {
+        self.state.lock().forgets_all = true;
     }
 
     /// Answers a notification that wants an answer, which has a number of its own.
@@ -240,7 +253,7 @@ impl Connection {
     /// Says that `lookups` of an object are not needed any more.
     pub fn forget(&self, node: u64, lookups: u64) {
         let mut state = self.state.lock();
-        if state.phase.check().is_err() || node == umvu_driver::ROOT || lookups == 0 {
+        if state.phase.check().is_err() || state.forgets_all || node == umvu_driver::ROOT || lookups == 0 {
             return;
         }
         state.forgets.push(ForgetOne { nodeid: node, nlookup: lookups });
@@ -273,58 +286,14 @@ impl Connection {
         self.state.lock().phase == Phase::Ready
     }
 
+    /// Whether nobody has mounted it.
+    pub fn is_fresh(&self) -> bool {
+        self.state.lock().phase == Phase::Fresh
+    }
+
     /// Whether one side has gone.
     pub fn is_over(&self) -> bool {
         matches!(self.state.lock().phase, Phase::Over | Phase::Refused)
-    }
-
-    /// Ends the conversation: says `DESTROY`, waits a while for the answer, and hangs up.
-    pub fn end(&self) {
-        let slot = Arc::new(Slot::default());
-        let began = {
-            let mut state = self.state.lock();
-            let is_ready = state.phase == Phase::Ready;
-            if is_ready {
-                let unique = state.unique();
-                state.waiting.insert(unique, slot.clone());
-                if let Ok(message) = message(&Asker::default(), Opcode::Destroy, unique, 0, &[]) {
-                    self.transmit(&mut state, message);
-                }
-            }
-            is_ready
-        };
-        if began {
-            let deadline = Instant::now() + FAREWELL;
-            let mut reply = slot.reply.lock();
-            while reply.is_none() {
-                if slot.answered.wait_until(&mut reply, deadline).timed_out() {
-                    tracing::info!("a FUSE server does not end its work");
-                    break;
-                }
-            }
-        }
-        self.hang_up();
-    }
-
-    /// Ends it at once.
-    fn hang_up(&self) {
-        if let Err(errno) = shutdown(&self.socket, Shutdown::Both) {
-            tracing::debug!(%errno, "a FUSE server is gone already");
-        }
-        self.over();
-    }
-
-    /// Fails all who wait.
-    fn over(&self) {
-        let waiting = {
-            let mut state = self.state.lock();
-            state.phase = Phase::Over;
-            state.queue.clear();
-            state.forgets.clear();
-            std::mem::take(&mut state.waiting)
-        };
-        self.ready.notify_all();
-        waiting.into_values().for_each(|slot| slot.fill(Err(Errno::CONNABORTED)));
     }
 
     /// Waits for an answer: `request_wait_answer`. A signal is told to the server, which owes an answer all the same.
@@ -355,71 +324,6 @@ impl Connection {
         let number = unique | INTERRUPT_BIT;
         if let Ok(message) = message(&Asker::default(), Opcode::Interrupt, number, 0, &[&body]) {
             self.transmit(&mut state, message);
-        }
-    }
-
-    /// Sends a message, or queues it; what cannot be sent to a server that is gone fails with it.
-    fn transmit(&self, state: &mut State, message: Vec<u8>) {
-        if state.queue.is_empty() && self.is_sent(&message) {
-            return;
-        }
-        state.queue.push_back(message);
-        if let Err(errno) = rustix::io::write(&self.wake, &1u64.to_ne_bytes()) {
-            tracing::debug!(%errno, "the thread of a FUSE connection is awake");
-        }
-    }
-
-    fn is_sent(&self, message: &[u8]) -> bool {
-        match send(&self.socket, message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-            Ok(_) => true,
-            Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => false,
-            Err(errno) => {
-                // The receiving side sees the same, and tells those who wait.
-                tracing::debug!(%errno, "not sent to a FUSE server");
-                true
-            }
-        }
-    }
-
-    /// Sends what is queued, as far as it goes.
-    fn send_queued(&self) {
-        let mut state = self.state.lock();
-        while let Some(first) = state.queue.pop_front() {
-            if !self.is_sent(&first) {
-                state.queue.push_front(first);
-                return;
-            }
-        }
-        self.send_forgets(&mut state);
-    }
-
-    fn has_queued(&self) -> bool {
-        !self.state.lock().queue.is_empty()
-    }
-
-    /// `fuse_read_forget` of `fs/fuse/dev.c`: one by one, or many at once where the server knows how.
-    fn send_forgets(&self, state: &mut State) {
-        const AT_ONCE: usize = 1024;
-        let forgets = std::mem::take(&mut state.forgets);
-        let knows_many = self.negotiated.get().is_some_and(|n| n.minor >= 16);
-        for some in forgets.chunks(if knows_many { AT_ONCE } else { 1 }) {
-            let unique = state.unique();
-            let nobody = Asker::default();
-            let sent = match some {
-                [one] => {
-                    let body = ForgetIn { nlookup: one.nlookup }.bytes();
-                    message(&nobody, Opcode::Forget, unique, one.nodeid, &[&body])
-                }
-                many => {
-                    let count = u32::try_from(many.len()).unwrap_or(0);
-                    let mut body = BatchForgetIn { count, dummy: 0 }.bytes();
-                    many.iter().for_each(|one| one.put(&mut body));
-                    message(&nobody, Opcode::BatchForget, unique, 0, &[&body])
-                }
-            };
-            if let Ok(sent) = sent {
-                self.transmit(state, sent);
-            }
         }
     }
 }

@@ -191,6 +191,9 @@ impl Connection {
         if state.phase == Phase::Begun(unique) {
             return Taken::Init;
         }
+        if state.owed.remove(&unique) {
+            self.ready.notify_all();
+        }
         state.waiting.remove(&unique).map_or(Taken::Unknown, Taken::Asked)
     }
 

@@ -113,7 +113,7 @@ fn base_name(path: &[u8]) -> &[u8] {
 }
 
 /// Whether a descriptor of the guest goes when it executes a program.
-fn closes_on_exec(call: &Call, fd: i32) -> bool {
+pub fn closes_on_exec(call: &Call, fd: i32) -> bool {
     let text = std::fs::read(format!("/proc/{}/fdinfo/{fd}", call.tid())).unwrap_or_default();
     let flags = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"flags:"));
     let flags = flags.and_then(|f| u32::from_str_radix(std::str::from_utf8(f).ok()?.trim(), 8).ok());
