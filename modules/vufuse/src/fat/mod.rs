@@ -406,8 +406,10 @@ impl Driver for Fat {
     fn unmount(&self) -> Result<()> {
         let state = &mut self.state.lock();
         let nameless = state.nodes.iter().filter(|(node, known)| known.place.is_none() && **node != ROOT);
-        let clusters: Vec<u32> = nameless.map(|(_, known)| known.record.cluster).collect();
-        for cluster in clusters {
+        let nameless: Vec<NodeId> = nameless.map(|(node, _)| *node).collect();
+        for node in nameless {
+            // Who has it open lets go of it later: nothing is left to free then.
+            let cluster = state.take_chain(node)?;
             state.free_chain(cluster)?;
         }
         state.unmark()?;

@@ -144,6 +144,14 @@ impl State {
         self.table.free(runs.into_iter().flat_map(|(first, count)| first..first + count))
     }
 
+    /// Takes the chain of a node away from it.
+    pub fn take_chain(&mut self, node: NodeId) -> Result<u32> {
+        let known = self.node_mut(node)?;
+        known.runs = None;
+        known.record.size = 0;
+        Ok(std::mem::take(&mut known.record.cluster))
+    }
+
     /// Writes the record of a node.
     pub fn write_record(&mut self, node: NodeId) -> Result<()> {
         let known = self.node(node)?;

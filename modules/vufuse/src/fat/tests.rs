@@ -57,6 +57,31 @@ fn files_of_mtools_are_read() {
 }
 
 #[test]
+fn a_removed_file_that_is_open_at_the_end_is_freed_once() {
+    let bed = Bed::new("fat-removed");
+    run("mkfs.fat", &["-C", "-F", "16", &bed.text("image"), "20480"]);
+    let fat = Fat::open(image(&bed.path("image"), false), Owner::default()).unwrap();
+    let free = || who(|who| fat.statfs(who)).unwrap().blocks_free;
+    let before = free();
+    let node = create(&*fat, ROOT, "file", &NewNode::Regular { mode: 0o644 }).unwrap();
+    let opened = who(|who| fat.open(who, node, OFlags::RDWR)).unwrap();
+    opened.write_at(0, &noise(3, 100_000)).unwrap();
+    who(|who| fat.remove(who, ROOT, &name("file"), RemoveKind::File)).unwrap();
+    assert!(free() < before, "it is open");
+    fat.unmount().unwrap();
+    assert_eq!(free(), before);
+    {
+        let state = &mut fat.state.lock();
+        let known = state.nodes.get_mut(&node).unwrap();
+        (known.lookups, known.opens) = (0, 0);
+        assert_eq!(state.let_go(node), Ok(()));
+    }
+    drop(opened);
+    assert_eq!(free(), before);
+    check(&bed.path("image"));
+}
+
+#[test]
 fn what_is_written_is_read_by_mtools() {
     for (width, size, sectors) in WIDTHS {
         let bed = Bed::new(&format!("fat-write-{width}"));
