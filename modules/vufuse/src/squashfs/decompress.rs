@@ -47,7 +47,10 @@ impl Compression {
             }
             Self::Lzo => {
                 // A byte of LZO1X stands for at most 255: that bounds what is unpacked before it is looked at.
-                let out = lzokay_native::decompress_all(packed, None)
+                // It trusts some of what it reads, and panics.
+                let unpacked = std::panic::catch_unwind(|| lzokay_native::decompress_all(packed, None));
+                let out = unpacked
+                    .map_err(|_| io::Error::other("not LZO"))?
                     .map_err(|error| io::Error::other(format!("{error:?}")))?;
                 if out.len() > limit {
                     return Err(too_long(limit));
