@@ -22,6 +22,7 @@ mod open;
 mod source;
 mod tar;
 mod tree;
+mod window;
 mod zip;
 
 use std::sync::Arc;

@@ -41,11 +41,11 @@ pub fn examine(storage: Arc<dyn Storage>) -> Result<()> {
     Ok(())
 }
 
-/// Calls as root does.
-fn who<T>(body: impl FnOnce(&Caller<'_>) -> T) -> T {
+/// Calls with all capabilities, as a user and a group.
+pub(crate) fn call_as<T>(user: u32, group: u32, body: impl FnOnce(&Caller<'_>) -> T) -> T {
     let credentials = Credentials {
-        uid: Ids::all(0),
-        gid: Ids::all(0),
+        uid: Ids::all(user),
+        gid: Ids::all(group),
         groups: Arc::new([]),
         capabilities: Capabilities::full(),
         securebits: 0,
@@ -53,6 +53,10 @@ fn who<T>(body: impl FnOnce(&Caller<'_>) -> T) -> T {
         namespace: None,
     };
     body(&Caller { tid: 1, credentials: &credentials, umask: 0o022 })
+}
+
+fn who<T>(body: impl FnOnce(&Caller<'_>) -> T) -> T {
+    call_as(0, 0, body)
 }
 
 /// Reads all that a driver shows, as far as that is sensible; panics are told by the driver that is used up.

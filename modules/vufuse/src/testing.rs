@@ -10,22 +10,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use umvu_driver::{Contents, Driver, FileStorage, NodeId, OpenFile, ROOT};
-use umvu_interface::{Caller, Capabilities, Credentials, Errno, FileKind, Ids, Name, OFlags, Origin, Timestamp};
+use umvu_interface::{Caller, Errno, FileKind, Name, OFlags, Timestamp};
 
 use crate::image::Image;
 
 /// Calls with an identity.
 pub fn who<T>(body: impl FnOnce(&Caller<'_>) -> T) -> T {
-    let credentials = Credentials {
-        uid: Ids::all(1),
-        gid: Ids::all(2),
-        groups: Arc::new([]),
-        capabilities: Capabilities::full(),
-        securebits: 0,
-        origin: Origin::Faked,
-        namespace: None,
-    };
-    body(&Caller { tid: 1, credentials: &credentials, umask: 0o022 })
+    crate::examine::call_as(1, 2, body)
 }
 
 /// A directory that goes with the test.

@@ -13,8 +13,9 @@ use std::collections::HashMap;
 use umvu_interface::{Errno, FileKind, MountError, Timestamp};
 
 use self::header::{Form, Header};
-use crate::entry::{damaged, unreadable, Data, Entry, Object, Result};
+use crate::entry::{damaged, Data, Entry, Object, Result};
 use crate::source::Source;
+use crate::window::Window;
 
 /// Longest name, in bytes: `PATH_MAX`.
 const NAME_MAX: u64 = 4096;
@@ -35,7 +36,7 @@ pub fn begins(start: &[u8]) -> bool {
 /// - `EUCLEAN`: it is damaged, truncated, or says what cannot be
 /// - those of reading the source, and of `take`
 pub fn read(source: &Source, name: &str, take: &mut dyn FnMut(Entry) -> Result<()>) -> Result<Option<u64>> {
-    let mut reader = Reader { source, name, window: Vec::new(), window_at: 0, at: 0 };
+    let mut reader = Reader { window: Window::new(source, name) };
     if reader.form()?.is_none() {
         return Err(MountError::new(Errno::INVAL, format!("{name}: not a cpio archive")));
     }
@@ -45,7 +46,7 @@ pub fn read(source: &Source, name: &str, take: &mut dyn FnMut(Entry) -> Result<(
             return Ok(None);
         }
     }
-    Ok(Some(reader.at))
+    Ok(Some(reader.window.at))
 }
 
 /// A file that may have several names.
@@ -57,51 +58,25 @@ enum Shared {
 }
 
 struct Reader<'a> {
-    source: &'a Source,
-    name: &'a str,
-    /// Bytes that were read at once, and where.
-    window: Vec<u8>,
-    window_at: u64,
-    /// Where the next header is.
-    at: u64,
+    window: Window<'a>,
 }
 
 impl Reader<'_> {
-    /// Looks at the next bytes, as many as there are of `count`.
-    fn peek(&mut self, count: usize) -> Result<&[u8]> {
-        const WINDOW: usize = 32 << 10;
-        let inside = self.at.checked_sub(self.window_at).and_then(|offset| usize::try_from(offset).ok());
-        let has_all = inside.is_some_and(|offset| offset + count <= self.window.len());
-        if !has_all {
-            self.window.resize(WINDOW.max(count), 0);
-            let read = self.source.read_at(self.at, &mut self.window);
-            self.window.truncate(read.map_err(|error| unreadable(self.name, &error))?);
-            self.window_at = self.at;
-        }
-        let offset = if has_all { inside.unwrap_or(0) } else { 0 };
-        let rest = self.window.get(offset..).unwrap_or_default();
-        Ok(&rest[..count.min(rest.len())])
-    }
-
     fn form(&mut self) -> Result<Option<Form>> {
-        Ok(Form::of(self.peek(6)?))
-    }
-
-    fn damaged_here(&self, why: &str) -> MountError {
-        MountError::new(Errno::UCLEAN, format!("{}: at byte {}: {why}", self.name, self.at))
+        Ok(Form::of(self.window.peek(6)?))
     }
 
     /// Passes over the zeros behind an archive; gives whether something follows.
     fn skip_zeros(&mut self) -> Result<bool> {
-        let end = self.at.saturating_add(GAP_MAX);
-        while self.at < end {
-            let piece = self.peek(4096)?;
+        let end = self.window.at.saturating_add(GAP_MAX);
+        while self.window.at < end {
+            let piece = self.window.peek(4096)?;
             if piece.is_empty() {
                 return Ok(false);
             }
             let zeros = piece.iter().take_while(|byte| **byte == 0).count();
             let is_over = zeros < piece.len();
-            self.at += zeros as u64;
+            self.window.at += zeros as u64;
             if is_over {
                 return Ok(true);
             }
@@ -116,19 +91,19 @@ impl Reader<'_> {
         let mut order = Vec::new();
         loop {
             if self.form()? != Some(form) {
-                let is_end = self.peek(1)?.is_empty();
-                return Err(self.damaged_here(if is_end {
+                let is_end = self.window.peek(1)?.is_empty();
+                return Err(self.window.damaged_here(if is_end {
                     "truncated: no end is marked"
                 } else {
                     "no header is here"
                 }));
             }
-            let start = self.peek(form.length())?;
+            let start = self.window.peek(form.length())?;
             if start.len() < form.length() {
-                return Err(self.damaged_here("truncated: a part of a header is all that is left"));
+                return Err(self.window.damaged_here("truncated: a part of a header is all that is left"));
             }
             let header = Header::read(form, start);
-            let header = header.ok_or_else(|| self.damaged_here("damaged: a number of a header is none"))?;
+            let header = header.ok_or_else(|| self.window.damaged_here("damaged: a number of a header is none"))?;
             let (path, at) = self.path(form, &header)?;
             if path == TRAILER {
                 break;
@@ -175,33 +150,35 @@ impl Reader<'_> {
     /// Takes the name behind a header, and passes over both and the content; gives where the content is.
     fn path(&mut self, form: Form, header: &Header) -> Result<(Vec<u8>, u64)> {
         let size = usize::try_from(header.name_size).ok().filter(|_| header.name_size <= NAME_MAX);
-        let size = size.filter(|size| *size > 0).ok_or_else(|| self.damaged_here("a name of an impossible length"))?;
+        let size =
+            size.filter(|size| *size > 0).ok_or_else(|| self.window.damaged_here("a name of an impossible length"))?;
         let length = form.length();
-        let bytes = self.peek(length + size)?;
+        let bytes = self.window.peek(length + size)?;
         let name = bytes.get(length..).filter(|name| name.len() == size).map(<[u8]>::to_vec);
-        let mut name = name.ok_or_else(|| self.damaged_here("truncated: a part of a name is all that is left"))?;
+        let mut name =
+            name.ok_or_else(|| self.window.damaged_here("truncated: a part of a name is all that is left"))?;
         match name.iter().position(|byte| *byte == 0) {
             Some(end) => name.truncate(end),
-            None => return Err(self.damaged_here("a name without an end")),
+            None => return Err(self.window.damaged_here("a name without an end")),
         }
-        let content = self.at.checked_add((length + size) as u64).and_then(|at| form.aligned(at));
-        let end = content.and_then(|at| at.checked_add(header.size)).filter(|end| *end <= self.source.length());
+        let content = self.window.at.checked_add((length + size) as u64).and_then(|at| form.aligned(at));
+        let end = content.and_then(|at| at.checked_add(header.size)).filter(|end| *end <= self.window.source.length());
         let (Some(content), Some(end)) = (content, end) else {
-            let left = self.source.length().saturating_sub(content.unwrap_or(u64::MAX));
+            let left = self.window.source.length().saturating_sub(content.unwrap_or(u64::MAX));
             let why = format_args!("truncated: {left} of {} bytes are there", header.size);
-            return Err(damaged(self.name, &name, why));
+            return Err(damaged(self.window.name, &name, why));
         };
-        self.at = form.aligned(end).unwrap_or(end);
+        self.window.at = form.aligned(end).unwrap_or(end);
         Ok((name, content))
     }
 
     fn entry(&self, header: &Header, path: Vec<u8>, at: u64) -> Result<Entry> {
-        let wrong = |what: &str| damaged(self.name, &path, what);
+        let wrong = |what: &str| damaged(self.window.name, &path, what);
         let what = match FileKind::from_mode(header.mode) {
             Some(FileKind::Directory) => Object::Directory,
             Some(FileKind::Regular) => Object::Regular { size: header.size, data: Data::Whole(at) },
             Some(FileKind::Symlink) => {
-                let target = self.source.part(at, header.size).ok_or_else(|| wrong("truncated"))?;
+                let target = self.window.source.part(at, header.size).ok_or_else(|| wrong("truncated"))?;
                 let target = target.read_all(NAME_MAX);
                 Object::Symlink(target.map_err(|_| wrong("a symbolic link with an impossible target"))?)
             }

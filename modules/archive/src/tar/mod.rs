@@ -17,6 +17,7 @@ use self::header::{Header, BLOCK};
 use self::pax::Records;
 use crate::entry::{damaged, unreadable, Data, Entry, Object, Result};
 use crate::source::Source;
+use crate::window::Window;
 
 /// Longest extended header, in bytes: values of extended attributes may have 64 KiB each.
 const EXTENDED_MAX: u64 = 4 << 20;
@@ -30,7 +31,7 @@ const LONG_MAX: u64 = 64 << 10;
 /// - `EUCLEAN`: it is damaged, truncated, or says what cannot be
 /// - those of reading the source, and of `take`
 pub fn read(source: &Source, name: &str, take: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
-    let mut reader = Reader { source, name, window: Vec::new(), window_at: 0, at: 0 };
+    let mut reader = Reader { window: Window::new(source, name) };
     let mut global = Records::default();
     let mut long = Long::default();
     let mut zeros = 0;
@@ -69,46 +70,27 @@ struct Long {
 }
 
 struct Reader<'a> {
-    source: &'a Source,
-    name: &'a str,
-    /// Bytes that were read at once, and where.
-    window: Vec<u8>,
-    window_at: u64,
-    /// Where the next header is.
-    at: u64,
+    window: Window<'a>,
 }
 
 impl Reader<'_> {
     /// Takes the next block; none at the end of the archive.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
-        const WINDOW: usize = 32 << 10;
-        let inside = self.at.checked_sub(self.window_at).and_then(|offset| usize::try_from(offset).ok());
-        let found = inside.and_then(|offset| self.window.get(offset..)?.first_chunk::<BLOCK>()).copied();
-        if let Some(block) = found {
-            self.at += BLOCK as u64;
-            return Ok(Some(block));
-        }
-        self.window.resize(WINDOW, 0);
-        let count = self.source.read_at(self.at, &mut self.window).map_err(|error| unreadable(self.name, &error))?;
-        self.window.truncate(count);
-        self.window_at = self.at;
-        match self.window.first_chunk::<BLOCK>().copied() {
+        let found = self.window.peek(BLOCK)?;
+        let count = found.len();
+        match found.first_chunk::<BLOCK>().copied() {
             Some(block) => {
-                self.at += BLOCK as u64;
+                self.window.at += BLOCK as u64;
                 Ok(Some(block))
             }
-            None if count == 0 && self.at > 0 => Ok(None),
-            None if self.at == 0 => Err(self.no_archive()),
-            None => Err(self.damaged_here("truncated: a part of a header is all that is left")),
+            None if count == 0 && self.window.at > 0 => Ok(None),
+            None if self.window.at == 0 => Err(self.no_archive()),
+            None => Err(self.window.damaged_here("truncated: a part of a header is all that is left")),
         }
     }
 
     fn no_archive(&self) -> MountError {
-        MountError::new(Errno::INVAL, format!("{}: not a tar archive", self.name))
-    }
-
-    fn damaged_here(&self, why: &str) -> MountError {
-        MountError::new(Errno::UCLEAN, format!("{}: at byte {}: {why}", self.name, self.at))
+        MountError::new(Errno::INVAL, format!("{}: not a tar archive", self.window.name))
     }
 
     fn header(&self, block: &[u8; BLOCK]) -> Result<Header> {
@@ -116,38 +98,41 @@ impl Reader<'_> {
         if header.checksum_is_right() {
             return Ok(header);
         }
-        if self.at == BLOCK as u64 {
+        if self.window.at == BLOCK as u64 {
             return Err(self.no_archive());
         }
-        let at = self.at - BLOCK as u64;
-        Err(MountError::new(Errno::UCLEAN, format!("{}: at byte {at}: damaged: the checksum is wrong", self.name)))
+        let at = self.window.at - BLOCK as u64;
+        Err(MountError::new(
+            Errno::UCLEAN,
+            format!("{}: at byte {at}: damaged: the checksum is wrong", self.window.name),
+        ))
     }
 
     /// Passes over content, which must be there; gives its offset.
     fn content(&mut self, size: u64, entry: &[u8]) -> Result<u64> {
-        let at = self.at;
-        let end = at.checked_add(size).filter(|end| *end <= self.source.length());
+        let at = self.window.at;
+        let end = at.checked_add(size).filter(|end| *end <= self.window.source.length());
         let Some(end) = end else {
-            let left = self.source.length().saturating_sub(at);
-            return Err(damaged(self.name, entry, format_args!("truncated: {left} of {size} bytes are there")));
+            let left = self.window.source.length().saturating_sub(at);
+            return Err(damaged(self.window.name, entry, format_args!("truncated: {left} of {size} bytes are there")));
         };
         // The last block may be cut short where the content is whole.
-        self.at = end.checked_next_multiple_of(BLOCK as u64).unwrap_or(end);
+        self.window.at = end.checked_next_multiple_of(BLOCK as u64).unwrap_or(end);
         Ok(at)
     }
 
     fn skip(&mut self, size: Option<u64>, entry: &[u8]) -> Result<()> {
-        let size = size.ok_or_else(|| damaged(self.name, entry, "its size is no number"))?;
+        let size = size.ok_or_else(|| damaged(self.window.name, entry, "its size is no number"))?;
         self.content(size, entry).map(drop)
     }
 
     fn bytes(&mut self, header: &Header, most: u64) -> Result<Vec<u8>> {
         let path = header.path();
         let size = header.size().filter(|size| *size <= most);
-        let size = size.ok_or_else(|| damaged(self.name, &path, "an extended header of an impossible size"))?;
+        let size = size.ok_or_else(|| damaged(self.window.name, &path, "an extended header of an impossible size"))?;
         let at = self.content(size, &path)?;
-        let part = self.source.part(at, size).ok_or_else(|| self.damaged_here("truncated"))?;
-        part.read_all(most).map_err(|error| unreadable(self.name, &error))
+        let part = self.window.source.part(at, size).ok_or_else(|| self.window.damaged_here("truncated"))?;
+        part.read_all(most).map_err(|error| unreadable(self.window.name, &error))
     }
 
     fn long_name(&mut self, header: &Header) -> Result<Vec<u8>> {
@@ -160,7 +145,7 @@ impl Reader<'_> {
 
     fn records(&mut self, header: &Header) -> Result<Records> {
         let bytes = self.bytes(header, EXTENDED_MAX)?;
-        Records::parse(&bytes).ok_or_else(|| damaged(self.name, &header.path(), "a broken extended header"))
+        Records::parse(&bytes).ok_or_else(|| damaged(self.window.name, &header.path(), "a broken extended header"))
     }
 
     fn entry(&mut self, header: &Header, global: &Records, long: Long) -> Result<Entry> {
@@ -171,7 +156,7 @@ impl Reader<'_> {
             (None, None, Some(path)) => path,
             (None, None, None) => header.path(),
         };
-        let wrong = |what: &str| damaged(self.name, &path, what);
+        let wrong = |what: &str| damaged(self.window.name, &path, what);
         let number = |key: &[u8], field: Option<i64>, what: &str| match value(key) {
             Some(text) => pax::number(text).ok_or_else(|| wrong(what)),
             None => field.ok_or_else(|| wrong(what)),
@@ -207,7 +192,7 @@ impl Reader<'_> {
                 self.content(size, &path)?;
                 Object::Directory
             }
-            b'M' => return Err(damaged(self.name, &path, "continued from another volume")),
+            b'M' => return Err(damaged(self.window.name, &path, "continued from another volume")),
             b'S' => self.old_sparse(header, size, &path)?,
             // Before POSIX a directory was told by the slash at its end.
             b'0' | b'\0' if path.ends_with(b"/") => {
@@ -226,7 +211,8 @@ impl Reader<'_> {
 
     fn regular(&mut self, records: &Records, size: u64, path: &[u8]) -> Result<Object> {
         let at = self.content(size, path)?;
-        let Some(map) = sparse::of_records(records, self.source, at, size).map_err(|why| self.sparse(path, why))?
+        let Some(map) =
+            sparse::of_records(records, self.window.source, at, size).map_err(|why| self.sparse(path, why))?
         else {
             return Ok(Object::Regular { size, data: Data::Whole(at) });
         };
@@ -237,7 +223,7 @@ impl Reader<'_> {
         let mut pieces = sparse::in_header(header).ok_or_else(|| self.sparse(path, sparse::Wrong::Map))?;
         let mut more = pieces.continues;
         while more {
-            let block = self.block()?.ok_or_else(|| damaged(self.name, path, "truncated in its map"))?;
+            let block = self.block()?.ok_or_else(|| damaged(self.window.name, path, "truncated in its map"))?;
             more = pieces.add(&block).ok_or_else(|| self.sparse(path, sparse::Wrong::Map))?;
         }
         let at = self.content(size, path)?;
@@ -262,8 +248,8 @@ impl Reader<'_> {
 
     fn sparse(&self, path: &[u8], why: sparse::Wrong) -> MountError {
         match why {
-            sparse::Wrong::Map => damaged(self.name, path, "its map of holes makes no sense"),
-            sparse::Wrong::Read(error) => unreadable(self.name, &error),
+            sparse::Wrong::Map => damaged(self.window.name, path, "its map of holes makes no sense"),
+            sparse::Wrong::Read(error) => unreadable(self.window.name, &error),
         }
     }
 }
