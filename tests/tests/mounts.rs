@@ -6,7 +6,9 @@ use std::os::unix::fs::symlink;
 
 use nix::errno::Errno as NixErrno;
 use nix::mount::{mount, umount, umount2, MntFlags, MsFlags};
-use rustix::fs::{access, fstat, mkdir, open, openat, readlink, rename, rmdir, stat, unlink, Access, Mode, OFlags};
+use rustix::fs::{
+    access, fstat, mkdir, open, openat, readlink, readlinkat, rename, rmdir, stat, unlink, Access, Mode, OFlags,
+};
 use rustix::io::Errno;
 use rustix::process::{chdir, getcwd};
 use umvu_tests::{behaviours, fails, works};
@@ -409,6 +411,8 @@ fn a_descriptor_of_procfs_stays_with_its_mount() {
     works(chdir("/"));
     works(off("/old", MntFlags::MNT_DETACH));
     works(oom(&first));
+    let own = works(readlinkat(&first, "self", Vec::new())).into_string();
+    assert_eq!(own, Ok(std::process::id().to_string()), "and it is the view's");
     fails(Errno::ROFS, open("/proc/self/oom_score_adj", OFlags::RDWR, Mode::empty()));
 }
 
